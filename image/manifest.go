@@ -1,0 +1,319 @@
+// Package image says what a release is: the manifest, the chunk table of the root file system, and the signature over
+// both. The builder writes these, the server serves them and the installer believes nothing else.
+//
+// It reads and writes only through the readers and writers it is given, and touches neither disk nor network itself.
+package image
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+)
+
+// Names of the files of a release, as they lie beside the manifest.
+const (
+	ManifestFile  = "manifest.json"
+	SignatureFile = "manifest.json.sig"
+	KernelFile    = "vmlinuz"
+	InitramfsFile = "initramfs.img"
+	RootfsFile    = "rootfs.squashfs"
+	BootIPXEFile  = "boot.ipxe"
+	LockFile      = "profile.lock"
+	BuildLogFile  = "build.log"
+)
+
+// Schema is the version of the manifest that this package writes. A reader refuses any other.
+const Schema = 1
+
+// MaxManifestSize bounds what a reader takes from outside: a 64 GiB root file system has a manifest of some 5 MiB.
+const MaxManifestSize = 32 << 20
+
+// Manifest describes one release of one image. It is signed as the bytes in which it is stored.
+type Manifest struct {
+	Schema  int    `json:"schema"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Arch is the RPM architecture: x86_64 or aarch64.
+	Arch   string `json:"arch"`
+	Distro Distro `json:"distro"`
+	// KernelRelease is what uname -r says in the installed system.
+	KernelRelease string `json:"kernelRelease"`
+	// KernelArgs are the arguments of the installed system, without root=, in order.
+	KernelArgs []string `json:"kernelArgs"`
+	// LockDigest is the SHA-256, in hex, of profile.lock.
+	LockDigest string `json:"lockDigest"`
+	// SELinux is enforcing, permissive or disabled.
+	SELinux string `json:"selinux"`
+	// NetworkFormat is the form in which the target keeps its network configuration.
+	NetworkFormat NetworkFormat `json:"networkFormat"`
+	// Created is the build's time stamp, seconds since 1970; it is SOURCE_DATE_EPOCH and not the wall clock where one was given.
+	Created int64 `json:"created"`
+	// Layout is the disk layout that the installer makes when nobody says otherwise.
+	Layout Layout `json:"layout"`
+	// BootLoader says where, in the root file system, the boot loaders' files are.
+	BootLoader BootLoader `json:"bootLoader"`
+	// UnpackedBytes is the sum of the sizes of all regular files in the root file system, holes not counted.
+	UnpackedBytes int64 `json:"unpackedBytes"`
+	// Files are the files of the release by name. RootfsFile is always there and has a chunk table.
+	Files map[string]File `json:"files"`
+}
+
+// Distro is what /etc/os-release of the image says.
+type Distro struct {
+	ID      string `json:"id"`      // ID=, e.g. centos
+	Name    string `json:"name"`    // PRETTY_NAME=
+	Release string `json:"release"` // VERSION_ID=, e.g. 9
+}
+
+// NetworkFormat is the form of a target's network configuration.
+type NetworkFormat string
+
+// The forms that targets keep their network configuration in.
+const (
+	NMKeyfile NetworkFormat = "nm-keyfile" // NetworkManager keyfiles, EL8 and later
+	Ifcfg     NetworkFormat = "ifcfg"      // initscripts, EL7
+	Networkd  NetworkFormat = "networkd"   // systemd-networkd
+)
+
+// Layout is a disk layout: partitions in the order in which they lie on the disk.
+type Layout struct {
+	Partitions []Partition `json:"partitions"`
+}
+
+// Role says what the installer does with a partition.
+type Role string
+
+// The roles of partitions.
+const (
+	RoleBIOSBoot Role = "biosboot" // GRUB's core on GPT and BIOS; raw
+	RoleESP      Role = "esp"      // EFI system partition; vfat
+	RoleBoot     Role = "boot"     // /boot, readable by extlinux
+	RoleRoot     Role = "root"     // /
+)
+
+// Partition is one partition of a layout.
+type Partition struct {
+	// Name is the GPT partition name, at most 36 characters.
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+	// SizeMiB is the size in MiB; 0 means the rest of the disk and is allowed once, for the last partition.
+	SizeMiB int64 `json:"sizeMiB"`
+	// MinMiB is the least size in MiB of a partition that takes the rest.
+	MinMiB int64 `json:"minMiB,omitempty"`
+	// FS is xfs, ext4, vfat or empty.
+	FS string `json:"fs,omitempty"`
+	// Label is the file system's label, at most 12 bytes for XFS, 16 for ext4, 11 for vfat.
+	Label string `json:"label,omitempty"`
+	// Mount is the mount point, empty for none.
+	Mount string `json:"mount,omitempty"`
+	// Options are mount options for fstab; empty means defaults.
+	Options string `json:"options,omitempty"`
+}
+
+// BootLoader says what boot loaders the image carries. A nil part is not there.
+type BootLoader struct {
+	Extlinux *Extlinux `json:"extlinux,omitempty"`
+	GRUB     *GRUB     `json:"grub,omitempty"`
+}
+
+// Extlinux is the BIOS boot loader. Its MBR code and the extlinux tool travel in the initramfs.
+type Extlinux struct {
+	// Modules are the .c32 files, as absolute paths in the root file system, that are copied beside ldlinux.sys.
+	Modules []string `json:"modules,omitempty"`
+}
+
+// GRUB is the UEFI boot loader. Paths are absolute in the root file system.
+type GRUB struct {
+	// Shim is the first-stage loader; empty if GRUB is started directly.
+	Shim string `json:"shim,omitempty"`
+	// Loader is GRUB's EFI binary.
+	Loader string `json:"loader"`
+	// MokManager is shim's key manager; empty if there is none.
+	MokManager string `json:"mokManager,omitempty"`
+	// Fallback is shim's fallback loader (fbx64.efi); empty if there is none.
+	Fallback string `json:"fallback,omitempty"`
+	// ConfigDir is the directory on the ESP, relative to its root, where this GRUB looks for grub.cfg, e.g. EFI/centos.
+	ConfigDir string `json:"configDir"`
+	// Label is the name of the NVRAM boot entry, e.g. "CentOS Stream".
+	Label string `json:"label"`
+	// LinuxEFI is true where GRUB needs linuxefi and initrdefi instead of linux and initrd (EL7).
+	LinuxEFI bool `json:"linuxEFI,omitempty"`
+}
+
+// File is one file of a release.
+type File struct {
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // hex
+	// Chunks is there for files that are fetched in pieces.
+	Chunks *ChunkTable `json:"chunks,omitempty"`
+}
+
+var (
+	nameRE    = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$`)
+	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}$`)
+	hexSHARE  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	releaseRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
+)
+
+// ValidName reports whether s can be an image's name: it becomes a directory and part of a URL.
+func ValidName(s string) bool { return nameRE.MatchString(s) }
+
+// ValidVersion reports whether s can be an image's version: it becomes a directory and part of a URL.
+func ValidVersion(s string) bool { return versionRE.MatchString(s) }
+
+// Marshal returns the bytes in which the manifest is stored and signed. The same manifest gives the same bytes.
+func (m *Manifest) Marshal() ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", " ")
+	if err := e.Encode(m); err != nil {
+		return nil, fmt.Errorf("write manifest: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Parse reads a manifest whose signature has been verified. Unknown fields are refused: a release made by a newer
+// builder may mean something by them that this reader would silently not do.
+func Parse(data []byte) (*Manifest, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	var m Manifest
+	if err := d.Decode(&m); err != nil {
+		var v struct {
+			Schema int `json:"schema"`
+		}
+		if json.Unmarshal(data, &v) == nil && v.Schema != Schema {
+			return nil, schemaError(v.Schema)
+		}
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("read manifest: there is something after its end")
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return &m, nil
+}
+
+func schemaError(found int) error {
+	return fmt.Errorf("read manifest: it has schema %d and this program knows schema %d; use the imgbuild version that made the release", found, Schema)
+}
+
+// Validate returns every contradiction in the manifest, joined, or nil.
+func (m *Manifest) Validate() error {
+	if m.Schema != Schema {
+		return schemaError(m.Schema)
+	}
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("manifest: "+format, a...)) }
+	if !ValidName(m.Name) {
+		bad("name %q is not made of small letters, digits, dots, dashes and underscores", m.Name)
+	}
+	if !ValidVersion(m.Version) {
+		bad("version %q has characters that cannot be in a directory name and a URL", m.Version)
+	}
+	if m.Arch != "x86_64" && m.Arch != "aarch64" {
+		bad("arch %q is neither x86_64 nor aarch64", m.Arch)
+	}
+	if !releaseRE.MatchString(m.KernelRelease) {
+		bad("kernel release %q is not a release name", m.KernelRelease)
+	}
+	for _, a := range m.KernelArgs {
+		if a == "" || strings.ContainsAny(a, "\n\r\x00") {
+			bad("kernel argument %q is empty or has a line break", a)
+		}
+	}
+	switch m.SELinux {
+	case "enforcing", "permissive", "disabled":
+	default:
+		bad("selinux %q is none of enforcing, permissive, disabled", m.SELinux)
+	}
+	switch m.NetworkFormat {
+	case NMKeyfile, Ifcfg, Networkd:
+	default:
+		bad("network format %q is none of %s, %s, %s", m.NetworkFormat, NMKeyfile, Ifcfg, Networkd)
+	}
+	if m.UnpackedBytes <= 0 {
+		bad("unpacked size %d is not positive", m.UnpackedBytes)
+	}
+	if err := m.Layout.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	for name, f := range m.Files {
+		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00\n") {
+			bad("file name %q is not a plain name", name)
+		}
+		if f.Size < 0 {
+			bad("file %s has size %d", name, f.Size)
+		}
+		if !hexSHARE.MatchString(f.SHA256) {
+			bad("file %s has no SHA-256 of 64 hex digits", name)
+		}
+		if f.Chunks != nil {
+			if err := f.Chunks.validate(f.Size); err != nil {
+				bad("file %s: %w", name, err)
+			}
+		}
+	}
+	if f, ok := m.Files[RootfsFile]; !ok || f.Chunks == nil || f.Size == 0 {
+		bad("%s is missing or has no chunk table", RootfsFile)
+	}
+	return errors.Join(errs...)
+}
+
+// Validate returns every contradiction in the layout, joined, or nil.
+func (l Layout) Validate() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("layout: "+format, a...)) }
+	roles, mounts, names := map[Role]bool{}, map[string]bool{}, map[string]bool{}
+	for i, p := range l.Partitions {
+		switch p.Role {
+		case RoleBIOSBoot, RoleESP, RoleBoot, RoleRoot:
+			if roles[p.Role] {
+				bad("role %s is there twice", p.Role)
+			}
+			roles[p.Role] = true
+		default:
+			bad("partition %q has the unknown role %q", p.Name, p.Role)
+		}
+		if p.Name == "" || len(p.Name) > 36 || names[p.Name] {
+			bad("partition name %q is empty, longer than 36 characters or there twice", p.Name)
+		}
+		names[p.Name] = true
+		if p.SizeMiB < 0 || p.MinMiB < 0 {
+			bad("partition %q has a negative size", p.Name)
+		}
+		if p.SizeMiB == 0 && i != len(l.Partitions)-1 {
+			bad("partition %q takes the rest of the disk but is not the last", p.Name)
+		}
+		limit := map[string]int{"xfs": 12, "ext4": 16, "vfat": 11, "": 0}
+		n, ok := limit[p.FS]
+		if !ok {
+			bad("partition %q has file system %q, which is none of xfs, ext4, vfat", p.Name, p.FS)
+		} else if len(p.Label) > n {
+			bad("partition %q: label %q is longer than %d bytes", p.Name, p.Label, n)
+		}
+		if p.Mount != "" {
+			if !strings.HasPrefix(p.Mount, "/") || strings.ContainsAny(p.Mount, " \t\n\\") || mounts[p.Mount] || p.FS == "" {
+				bad("partition %q: mount point %q is not absolute, there twice or without a file system", p.Name, p.Mount)
+			}
+			mounts[p.Mount] = true
+		}
+		if strings.ContainsAny(p.Options, " \t\n") {
+			bad("partition %q: mount options %q contain blanks", p.Name, p.Options)
+		}
+	}
+	if !roles[RoleRoot] || !mounts["/"] {
+		bad("there is no root partition mounted at /")
+	}
+	return errors.Join(errs...)
+}
