@@ -1,0 +1,269 @@
+// Package cmdline turns the kernel's command line into what the installer is asked to do. The text of /proc/cmdline
+// comes in; typed arguments, warnings and errors go out.
+//
+// Everything that is wrong is found before anything is touched: a malformed or contradictory argument is an error, an
+// unknown one a warning. The package reads no files and never guesses what a person meant.
+package cmdline
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Prefix starts every argument that is the installer's.
+const Prefix = "imgbuild."
+
+// Mode is what the machine is to do.
+type Mode string
+
+// ModeInstall writes an image onto a disk.
+const ModeInstall Mode = "install"
+
+// OnError is what happens after a failure.
+type OnError string
+
+// What can happen after a failure. OnErrorWait reboots after a countdown that a key press stops.
+const (
+	OnErrorWait     OnError = "wait"
+	OnErrorReboot   OnError = "reboot"
+	OnErrorPoweroff OnError = "poweroff"
+	OnErrorShell    OnError = "shell"
+)
+
+// Done is what happens after success.
+type Done string
+
+// What can happen after success.
+const (
+	DoneReboot   Done = "reboot"
+	DonePoweroff Done = "poweroff"
+	DoneWait     Done = "wait"
+)
+
+// Transport is the way the root file system comes.
+type Transport string
+
+// TransportHTTP fetches ranges from the server that the manifest comes from.
+const TransportHTTP Transport = "http"
+
+// Args is what the installer was asked to do.
+type Args struct {
+	Mode Mode
+	// Manifest is an absolute http or https URL; the other files of the release lie beside it.
+	Manifest string
+	// Disk is a serial number, a WWN or a path below /dev; empty lets the installer take the only eligible disk.
+	Disk string
+	// Wipe names disks, as Disk does, whose contents may be destroyed.
+	Wipe      []string
+	OnError   OnError
+	Done      Done
+	Transport Transport
+	// BootIF is the MAC address of the interface that the firmware booted from (BOOTIF=, as PXELINUX and iPXE write it); nil
+	// if nobody said.
+	BootIF net.HardwareAddr
+	// Verbose is true when the kernel was asked for more messages (debug, loglevel=7 or ignore_loglevel): the kernel's
+	// messages then stay on the consoles.
+	Verbose bool
+	// Warnings are sentences to show: unknown arguments, and what they were probably meant to be.
+	Warnings []string
+}
+
+// keys are the arguments that this version knows, without Prefix.
+func keys() []string {
+	return []string{"mode", "manifest", "disk", "wipe", "onerror", "done", "transport"}
+}
+
+// Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
+// so that the failure can be shown as was asked. The error joins everything that is wrong.
+func Parse(line string) (Args, error) {
+	p := parser{args: Args{Transport: TransportHTTP}, seen: map[string]string{}}
+	for _, param := range Split(line) {
+		p.param(param)
+	}
+	if p.args.OnError == "" {
+		p.args.OnError = OnErrorWait
+	}
+	if p.args.Done == "" {
+		p.args.Done = DoneReboot
+	}
+	switch {
+	case len(p.errs) > 0:
+	case p.args.Manifest == "" && p.args.Mode == "":
+		p.bad("nothing on the kernel command line says what to do: add %smanifest=URL", Prefix)
+	case p.args.Manifest == "":
+		p.bad("%smode=%s needs a release: add %smanifest=URL", Prefix, p.args.Mode, Prefix)
+	case p.args.Mode == "":
+		p.args.Mode = ModeInstall
+	}
+	return p.args, errors.Join(p.errs...)
+}
+
+type parser struct {
+	args Args
+	seen map[string]string // value by key, of keys that are allowed once
+	errs []error
+}
+
+func (p *parser) bad(format string, a ...any) { p.errs = append(p.errs, fmt.Errorf(format, a...)) }
+
+func (p *parser) warn(format string, a ...any) {
+	p.args.Warnings = append(p.args.Warnings, fmt.Sprintf(format, a...))
+}
+
+func (p *parser) param(param Param) {
+	switch param.Key {
+	case "debug", "ignore_loglevel":
+		p.args.Verbose = p.args.Verbose || !param.HasValue
+		return
+	case "loglevel":
+		p.args.Verbose = len(param.Value) == 1 && param.Value >= "6" && param.Value <= "9"
+		return
+	case "quiet":
+		return
+	case "BOOTIF":
+		if p.args.BootIF = parseBootIF(param.Value); p.args.BootIF == nil {
+			p.warn("BOOTIF=%s is not a MAC address and is passed over", param.Value)
+		}
+		return
+	}
+	key, ok := strings.CutPrefix(param.Key, Prefix)
+	if !ok {
+		if meant := nearPrefix(param.Key); meant != "" {
+			p.warn("argument %s is unknown; was %s meant?", param.Key, meant)
+		}
+		return
+	}
+	if !slices.Contains(keys(), key) {
+		if meant := nearest(key, keys()); meant != "" {
+			p.warn("argument %s is unknown; was %s%s meant?", param.Key, Prefix, meant)
+		} else {
+			p.warn("argument %s is unknown to this installer; it knows %s", param.Key, Prefix+strings.Join(keys(), ", "+Prefix))
+		}
+		return
+	}
+	if param.Value == "" {
+		p.bad("argument %s has no value: write %s=VALUE", param.Key, param.Key)
+		return
+	}
+	if key != "wipe" {
+		if old, twice := p.seen[key]; twice {
+			if old != param.Value && key == "manifest" { // either may hold a password
+				p.bad("argument %s is given twice with different values: give it once", param.Key)
+			} else if old != param.Value {
+				p.bad("argument %s is given twice with different values, %q and %q: give it once", param.Key, old, param.Value)
+			}
+			return
+		}
+		p.seen[key] = param.Value
+	}
+	p.value(key, param.Value)
+}
+
+func (p *parser) value(key, value string) {
+	switch key {
+	case "mode":
+		p.args.Mode = oneOf(p, key, value, ModeInstall)
+	case "onerror":
+		p.args.OnError = oneOf(p, key, value, OnErrorWait, OnErrorReboot, OnErrorPoweroff, OnErrorShell)
+	case "done":
+		p.args.Done = oneOf(p, key, value, DoneReboot, DonePoweroff, DoneWait)
+	case "transport":
+		p.args.Transport = oneOf(p, key, value, TransportHTTP)
+	case "manifest":
+		if err := checkURL(value); err != nil {
+			p.bad("argument %smanifest=: %w", Prefix, err)
+			return
+		}
+		p.args.Manifest = value
+	case "disk":
+		if err := checkDisk(value); err != nil {
+			p.bad("argument %sdisk=%s: %w", Prefix, value, err)
+			return
+		}
+		p.args.Disk = value
+	case "wipe":
+		if err := checkDisk(value); err != nil {
+			p.bad("argument %swipe=%s: %w", Prefix, value, err)
+			return
+		}
+		if !slices.Contains(p.args.Wipe, value) {
+			p.args.Wipe = append(p.args.Wipe, value)
+		}
+	}
+}
+
+// oneOf returns the value if it is one of the allowed; otherwise it notes the error and returns the empty value, which
+// later takes its default.
+func oneOf[T ~string](p *parser, key, value string, allowed ...T) T {
+	if slices.Contains(allowed, T(value)) {
+		return T(value)
+	}
+	names := make([]string, len(allowed))
+	for i, a := range allowed {
+		names[i] = string(a)
+	}
+	if meant := nearest(value, names); meant != "" {
+		p.bad("argument %s%s=%s is not known; was %s meant?", Prefix, key, value, meant)
+	} else {
+		p.bad("argument %s%s=%s is not known: use %s", Prefix, key, value, strings.Join(names, ", "))
+	}
+	return ""
+}
+
+// checkURL never puts the URL itself into its error: it may hold a password.
+func checkURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		var uerr *url.Error
+		if errors.As(err, &uerr) {
+			err = uerr.Err
+		}
+		return fmt.Errorf("the value is not a URL: %w", err)
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("the URL starts with %q: use http:// or https://", u.Scheme+":")
+	case u.Hostname() == "":
+		return errors.New("the URL names no host")
+	case u.Fragment != "":
+		return errors.New("the URL has a part after #, which no server ever sees: leave it out")
+	case strings.HasSuffix(u.Path, "/") || u.Path == "":
+		return errors.New("the URL names a directory: give the URL of its manifest.json")
+	}
+	if strings.Contains(u.Path, "${") || strings.Contains(u.Host, "${") {
+		return errors.New("the URL has a variable that the boot loader did not replace: write the server's address")
+	}
+	return nil
+}
+
+func checkDisk(s string) error {
+	switch {
+	case strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) >= 0:
+		return errors.New("the value has control characters")
+	case strings.TrimSpace(s) == "":
+		return errors.New("the value is blank: give a serial number or a path below /dev")
+	case !strings.Contains(s, "/"):
+		return nil
+	case !strings.HasPrefix(s, "/dev/") || slices.Contains(strings.Split(s, "/"), "..") || strings.HasSuffix(s, "/"):
+		return errors.New("the path does not lie below /dev")
+	}
+	return nil
+}
+
+// parseBootIF reads 01-aa-bb-cc-dd-ee-ff, where 01 is the hardware type Ethernet (PXELINUX's IPAPPEND 2), and plain MAC
+// addresses with dashes or colons.
+func parseBootIF(s string) net.HardwareAddr {
+	s = strings.ReplaceAll(s, "-", ":")
+	if len(s) == 20 && s[2] == ':' {
+		s = s[3:]
+	}
+	mac, err := net.ParseMAC(s)
+	if err != nil || len(mac) != 6 {
+		return nil
+	}
+	return mac
+}

@@ -1,0 +1,138 @@
+package cmdline
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestTheLineIsCutAsTheKernelCutsIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		line string
+		want []Param
+	}{
+		"plain words and values":           {"quiet root=/dev/sda1\n", []Param{{"quiet", "", false}, {"root", "/dev/sda1", true}}},
+		"tabs and several blanks":          {" a \t b=1  ", []Param{{"a", "", false}, {"b", "1", true}}},
+		"a quoted value keeps its blanks":  {`d="SN 1 2" x`, []Param{{"d", "SN 1 2", true}, {"x", "", false}}},
+		"the whole argument quoted":        {`"d=SN 1 2" x`, []Param{{"d", "SN 1 2", true}, {"x", "", false}}},
+		"quotes inside a value stay":       {`d=a"b c"d`, []Param{{"d", `a"b c"d`, true}}},
+		"a quote that is never closed":     {`d="SN 1`, []Param{{"d", "SN 1", true}}},
+		"a second = belongs to the value":  {"d=a=b", []Param{{"d", "a=b", true}}},
+		"an empty value":                   {"d= e", []Param{{"d", "", true}, {"e", "", false}}},
+		"an empty quoted value":            {`d=""`, []Param{{"d", "", true}}},
+		"the end of the kernel's own":      {"a -- b", []Param{{"a", "", false}, {"b", "", false}}},
+		"an argument that is only quotes":  {`"" a`, []Param{{"", "", false}, {"a", "", false}}},
+		"a quoted argument that is only =": {`"="`, []Param{{"", "", true}}},
+		"nothing":                          {"\n", nil},
+	} {
+		if got := Split(c.line); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+const manifest = "imgbuild.manifest=http://10.0.0.1/demo/1/manifest.json "
+
+func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
+	a, err := Parse("console=ttyS0 BOOTIF=01-52-54-00-aa-bb-cc " + manifest +
+		`imgbuild.disk="SN 42" imgbuild.wipe=/dev/vda imgbuild.wipe=WD-1 imgbuild.wipe=WD-1 imgbuild.onerror=poweroff imgbuild.done=wait loglevel=7`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Args{Mode: ModeInstall, Manifest: "http://10.0.0.1/demo/1/manifest.json", Disk: "SN 42", Wipe: []string{"/dev/vda", "WD-1"},
+		OnError: OnErrorPoweroff, Done: DonePoweroff, Transport: TransportHTTP, Verbose: true, BootIF: a.BootIF}
+	want.Done = DoneWait
+	if !reflect.DeepEqual(a, want) || a.BootIF.String() != "52:54:00:aa:bb:cc" {
+		t.Errorf("got %+v", a)
+	}
+	a, err = Parse(manifest)
+	if err != nil || a.OnError != OnErrorWait || a.Done != DoneReboot || a.Mode != ModeInstall || a.Verbose {
+		t.Errorf("defaults: %+v, %v", a, err)
+	}
+}
+
+func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
+	for name, c := range map[string]struct{ line, want string }{
+		"nothing asked":                  {"quiet", "nothing on the kernel command line says what to do"},
+		"a mode without a release":       {"imgbuild.mode=install", "needs a release: add imgbuild.manifest=URL"},
+		"a misspelt mode":                {manifest + "imgbuild.mode=instal", "was install meant?"},
+		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install"},
+		"two manifests":                  {manifest + "imgbuild.manifest=http://b/x.json", "given twice with different values"},
+		"two disks":                      {manifest + "imgbuild.disk=a imgbuild.disk=b", `"a" and "b"`},
+		"no value":                       {manifest + "imgbuild.disk", "imgbuild.disk has no value"},
+		"an empty value":                 {manifest + "imgbuild.wipe=", "imgbuild.wipe has no value"},
+		"a URL of another kind":          {"imgbuild.manifest=ftp://a/b", `starts with "ftp:"`},
+		"a path and no URL":              {"imgbuild.manifest=/srv/manifest.json", "use http:// or https://"},
+		"a URL without host":             {"imgbuild.manifest=http:///manifest.json", "names no host"},
+		"a URL of a directory":           {"imgbuild.manifest=http://a/b/", "names a directory"},
+		"an iPXE variable left over":     {"imgbuild.manifest=http://${next-server}/manifest.json", "not"},
+		"a disk outside /dev":            {manifest + "imgbuild.disk=/etc/passwd", "does not lie below /dev"},
+		"a disk that climbs":             {manifest + "imgbuild.disk=/dev/../etc", "does not lie below /dev"},
+		"a blank disk":                   {manifest + `imgbuild.disk=" "`, "is blank"},
+		"a misspelt onerror":             {manifest + "imgbuild.onerror=rebot", "was reboot meant?"},
+		"an unknown done":                {manifest + "imgbuild.done=dance", "use reboot, poweroff, wait"},
+		"everything at once is reported": {"imgbuild.disk= imgbuild.done=x", "imgbuild.done=x"},
+	} {
+		_, err := Parse(c.line)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want something with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestUnknownArgumentsAreWarningsWithAGuess(t *testing.T) {
+	for line, want := range map[string]string{
+		"imgbuild.dsik=x":     "was imgbuild.disk meant?",
+		"imgbuild.wipes=x":    "was imgbuild.wipe meant?",
+		"imgbiuld.disk=x":     "was imgbuild.disk meant?",
+		"imgbuild_onerror=x":  "was imgbuild.onerror meant?",
+		"imgbuild.frobnicate": "it knows imgbuild.mode",
+		"BOOTIF=nonsense":     "not a MAC address",
+	} {
+		a, err := Parse(manifest + line)
+		if err != nil || len(a.Warnings) != 1 || !strings.Contains(a.Warnings[0], want) {
+			t.Errorf("%s: got %q, %v", line, a.Warnings, err)
+		}
+	}
+	a, err := Parse(manifest + "rd.lvm=0 nvme_core.multipath=N systemd.unit=x img.disk=y")
+	if err != nil || len(a.Warnings) != 0 {
+		t.Errorf("the arguments of others: %q, %v", a.Warnings, err)
+	}
+}
+
+func TestAPasswordInAURLIsNotRepeated(t *testing.T) {
+	for _, line := range []string{"imgbuild.manifest=http://u:secret@a:b/x", "imgbuild.manifest=ftp://u:secret@h/x", "imgbuild.manifest=http://u:secret@h/x#y",
+		"imgbuild.manifest=http://u:secret@h/x imgbuild.manifest=http://h/x"} {
+		_, err := Parse(line)
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+func TestAFailureIsHandledAsAskedEvenWhenOtherArgumentsAreWrong(t *testing.T) {
+	a, err := Parse("imgbuild.onerror=poweroff imgbuild.disk=")
+	if err == nil || a.OnError != OnErrorPoweroff {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(manifest + `imgbuild.disk="a b" imgbuild.wipe=/dev/x -- y`)
+	f.Add(`"imgbuild.manifest=http://[::1]/x" BOOTIF=01-00-00-00-00-00-01`)
+	f.Add(`"=" "" = ==`)
+	f.Fuzz(func(t *testing.T, line string) {
+		a, err := Parse(line)
+		if err == nil && (a.Mode != ModeInstall || a.Manifest == "") {
+			t.Errorf("accepted without mode or manifest: %+v", a)
+		}
+		if a.OnError == "" || a.Done == "" {
+			t.Errorf("no behaviour at the end: %+v", a)
+		}
+		for _, w := range append(a.Wipe, a.Disk) {
+			if strings.Contains(w, "..") && strings.HasPrefix(w, "/") && checkDisk(w) != nil {
+				t.Errorf("disk %q was let through", w)
+			}
+		}
+	})
+}
