@@ -146,6 +146,9 @@ func (b *Blob) Err() error {
 	return b.err
 }
 
+// Ended is closed when the transfer has ended.
+func (b *Blob) Ended() <-chan struct{} { return b.ended }
+
 // ReadAt implements io.ReaderAt. It waits for the chunks it needs, one after the other, until the transfer ends.
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
@@ -444,4 +447,20 @@ func (b *Blob) install(i int, data []byte) (bool, error) {
 func (b *Blob) wake() {
 	close(b.changed)
 	b.changed = make(chan struct{})
+}
+
+// ClaimOne promises chunk i to the caller if it is wanted ahead of its readers and there is room, or if a reader waits
+// for it. It does not wait.
+func (b *Blob) ClaimOne(i int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil || i < 0 || i >= len(b.chunks) || b.chunks[i].state != missing {
+		return false
+	}
+	c := &b.chunks[i]
+	if c.cold && !c.asked || !b.room(c.pins > 0) {
+		return false
+	}
+	b.claim(i)
+	return true
 }
