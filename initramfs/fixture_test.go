@@ -118,10 +118,10 @@ func rootWith(t *testing.T, files map[string][]byte) string {
 func kernelFiles() map[string][]byte {
 	at := func(rel string) string { return modulesDir + "kernel/" + rel }
 	return map[string][]byte{
-		at("fs/ext4/ext4.ko.xz"):                           module("depends=jbd2,mbcache", "alias=fs-ext4", "softdep=pre: crypto-crc32c"),
+		at("fs/ext4/ext4.ko.xz"):                           module("depends=jbd2,mbcache", "alias=fs-ext4", "softdep=pre: special-sums"),
 		at("fs/jbd2/jbd2.ko.xz"):                           module("depends="),
 		at("fs/mbcache.ko.zst"):                            module("depends="),
-		at("crypto/crc32c_generic.ko"):                     module("alias=crypto-crc32c", "alias=crc32c"),
+		at("crypto/sums.ko"):                               module("alias=special-sums", "alias=crc32c"),
 		at("drivers/net/virtio_net.ko.gz"):                 module("depends=net_failover", "alias=virtio:d00000001v*"),
 		at("drivers/net/net_failover.ko"):                  module("depends=failover"),
 		at("net/core/failover.ko"):                         module(),

@@ -3,158 +3,228 @@
 package initramfs
 
 import (
+	"crypto/sha256"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
-// testCache is where packages for tests are kept between runs.
-const testCache = "/var/cache/imgbuild/test"
-
-// run runs a program and returns its output; the test ends if it fails.
-func run(t *testing.T, dir string, argv ...string) string {
+// extract unpacks a release's initramfs with GNU cpio, as another implementation than ours, and returns the directory.
+func extract(t *testing.T, image, compression string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
+	requireProgram(t, "cpio", "zstd", "xz")
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "image.cpio")
+	switch compression {
+	case Zstd:
+		run(t, "", "zstd", "-q", "-d", image, "-o", plain)
+	case XZ:
+		run(t, "", "sh", "-c", `xz -dc "$1" >"$2"`, "sh", image, plain)
+	default:
+		run(t, "", "sh", "-c", `gzip -dc "$1" >"$2"`, "sh", image, plain)
 	}
-	return string(out)
-}
-
-// requireProgram skips the test when the host lacks a program.
-func requireProgram(t *testing.T, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("this test needs %s on the host: %v", name, err)
-		}
-	}
-}
-
-// kernelPackage is a distribution's real kernel package, fetched once.
-func kernelPackage(t *testing.T) string {
-	t.Helper()
-	requireProgram(t, "apt-get", "apt-cache", "dpkg-deb", "depmod")
-	if err := os.MkdirAll(testCache, 0o755); err != nil {
-		t.Skipf("no place to keep the kernel package: %v", err)
-	}
-	depends, err := exec.CommandContext(t.Context(), "apt-cache", "depends", "linux-image-amd64").Output()
-	name := regexp.MustCompile(`Depends: (linux-image-[0-9]\S+)`).FindStringSubmatch(string(depends))
-	if err != nil || name == nil {
-		t.Skipf("apt knows no linux-image-amd64: %v", err)
-	}
-	pattern := filepath.Join(testCache, name[1]+"_*.deb")
-	if found, _ := filepath.Glob(pattern); len(found) > 0 {
-		return found[len(found)-1]
-	}
-	fetch := exec.CommandContext(t.Context(), "apt-get", "download", "-qq", name[1])
-	fetch.Dir = testCache
-	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Skipf("cannot download %s: %v\n%s", name[1], err, out)
-	}
-	found, _ := filepath.Glob(pattern)
-	if len(found) == 0 {
-		t.Fatalf("apt-get downloaded no %s", pattern)
-	}
-	return found[len(found)-1]
-}
-
-// realRoot makes an image root of a real kernel package and the host's tools with their libraries, and returns it with
-// the kernel release. ldd, not the code under test, says which libraries those are.
-func realRoot(t *testing.T) (root, release string) {
-	t.Helper()
-	requireProgram(t, "mkfs.xfs", "mkfs.ext4", "mkfs.vfat", "mkswap", "ldd")
-	root = t.TempDir()
-	run(t, "", "dpkg-deb", "-x", kernelPackage(t), root)
-	if err := os.Rename(filepath.Join(root, "lib"), filepath.Join(root, "usr", "lib")); err != nil {
+	tree := filepath.Join(dir, "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, link := range []string{"lib", "lib64", "bin", "sbin"} {
-		if err := os.MkdirAll(filepath.Join(root, "usr", link), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink("usr/"+link, filepath.Join(root, link)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	libraries := regexp.MustCompile(`(/\S+) \(0x`)
-	for _, tool := range testTools() {
-		path := tool.Candidates[0]
-		copyPath(t, path, root)
-		for _, match := range libraries.FindAllStringSubmatch(run(t, "", "ldd", path), -1) {
-			copyPath(t, match[1], root)
-		}
-	}
-	for _, path := range []string{"/etc/mke2fs.conf", "/etc/ssl/certs/ca-certificates.crt"} {
-		if _, err := os.Stat(path); err == nil {
-			copyPath(t, path, root)
-		}
-	}
-	entries, err := os.ReadDir(filepath.Join(root, "lib", "modules"))
-	if err != nil || len(entries) != 1 {
-		t.Fatalf("one kernel release expected: %v %v", entries, err)
-	}
-	release = entries[0].Name()
-	run(t, "", "depmod", "-b", root, release)
-	return root, release
+	run(t, tree, "cpio", "--extract", "--quiet", "--make-directories", "--preserve-modification-time", "--no-absolute-filenames", "--file", plain)
+	return tree
 }
 
-// copyPath copies a host file, links followed, to the same path below root.
-func copyPath(t *testing.T, path, root string) {
+func digest(t *testing.T, path string) [32]byte {
 	t.Helper()
-	to := filepath.Join(root, path)
-	if _, err := os.Stat(to); err == nil {
-		return
-	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, data, 0o755); err != nil {
-		t.Fatal(err)
+	return sha256.Sum256(data)
+}
+
+func TestRealKernel(t *testing.T) {
+	for _, test := range []struct {
+		class   string
+		limit   int64 // bytes
+		modules []string
+	}{
+		{"server", 32 << 20, []string{"mlx5_core", "bnxt_en", "ice", "i40e", "qede", "tg3", "megaraid_sas", "mpt3sas", "hpsa", "smartpqi", "nvme", "vmd", "lpfc", "qla2xxx", "xfs", "ipmi_si", "raid456"}},
+		{"virtual", 12 << 20, []string{"virtio_net", "virtio_blk", "virtio_scsi", "virtio_pci", "vmxnet3", "hv_netvsc", "xen_blkfront", "nvme", "ahci", "xfs", "ext4", "vfat", "squashfs", "bonding", "8021q"}},
+	} {
+		t.Run(test.class, func(t *testing.T) {
+			o := realOptions(t, test.class)
+			start := time.Now()
+			image, report := buildTo(t, o)
+			t.Logf("%s class: %d modules, %.1f MiB raw, %.2f MiB as %s in %.1f s (limit %d MiB); installer %.1f MiB; by section %v; not in this kernel: %v",
+				test.class, len(report.Modules), mib(report.Raw), mib(report.Packed), report.Compression, time.Since(start).Seconds(), test.limit>>20,
+				mib(int64(len(o.Installer))), report.BySection, report.MissingModules)
+			if report.Packed > test.limit {
+				t.Errorf("%d bytes are more than the limit of %d", report.Packed, test.limit)
+			}
+			for _, name := range test.modules {
+				if !slices.Contains(report.Modules, name) {
+					t.Errorf("%s is missing", name)
+				}
+			}
+			if again, _ := buildTo(t, o); digest(t, again) != digest(t, image) {
+				t.Error("two builds of the same differ")
+			}
+			tree := extract(t, image, report.Compression)
+			checkModules(t, tree, o.KernelRelease)
+			checkTools(t, tree)
+		})
 	}
 }
 
-func testTools() []Tool {
-	var tools []Tool
-	for _, name := range []string{"mkfs.xfs", "mkfs.ext4", "mkfs.vfat", "mkswap", "extlinux"} {
-		path, err := exec.LookPath(name)
-		if err == nil {
-			tools = append(tools, Tool{Name: name, Candidates: []string{path}})
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// checkModules compares our indexes with depmod's of the extracted image, and lets modprobe resolve every module.
+func checkModules(t *testing.T, tree, release string) {
+	t.Helper()
+	dir := filepath.Join(tree, "usr/lib/modules", release)
+	ours := map[string][]string{}
+	for _, name := range []string{"modules.dep", "modules.alias"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours[name] = indexLines(name, data)
+	}
+	for line := range strings.Lines(run(t, "", "depmod", "-b", tree, release)) {
+		if !strings.Contains(line, "modules.builtin.modinfo") { // which nothing in the initramfs reads
+			t.Errorf("depmod: %s", line)
 		}
 	}
-	return tools
+	for name, want := range ours {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := indexLines(name, data); !slices.Equal(got, want) {
+			t.Errorf("%s: %d lines of ours, %d of depmod's; only ours %q, only depmod's %q", name, len(want), len(got), firstDifference(want, got), firstDifference(got, want))
+		}
+	}
+	var names []string
+	for _, file := range strings.Fields(run(t, "", "find", dir, "-name", "*.ko", "-printf", "%f\n")) {
+		names = append(names, moduleName(file))
+	}
+	if out := run(t, "", append([]string{"modprobe", "--dry-run", "--show-depends", "--all", "--set-version", release, "--dirname", tree}, names...)...); out == "" {
+		t.Error("modprobe resolved nothing")
+	}
 }
 
-// testInit builds a static /init of about the real installer's size.
-func testInit(t *testing.T) []byte {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "init")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./testdata/init")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test's /init: %v\n%s", err, out)
+// indexLines is an index as sorted lines without comments; the order of needs that do not need each other is free.
+func indexLines(name string, data []byte) []string {
+	found := lines(data)
+	if name == "modules.dep" {
+		for i, line := range found {
+			module, needs, _ := strings.Cut(line, ":")
+			sorted := strings.Fields(needs)
+			slices.Sort(sorted)
+			found[i] = module + ": " + strings.Join(sorted, " ")
+		}
 	}
-	data, err := os.ReadFile(binary)
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func firstDifference(a, b []string) string {
+	for _, line := range a {
+		if !slices.Contains(b, line) {
+			return line
+		}
+	}
+	return ""
+}
+
+// checkTools runs every tool inside the extracted image, which proves that loader and libraries are whole.
+func checkTools(t *testing.T, tree string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("chroot needs root")
+	}
+	disk := filepath.Join(tree, "disk.img")
+	for _, tool := range testTools() {
+		argv := map[string][]string{
+			"mkfs.xfs": {"-f", "/disk.img"}, "mkfs.ext4": {"-q", "-F", "/disk.img"}, "mkfs.vfat": {"/disk.img"}, "mkswap": {"/disk.img"}, "extlinux": {"--version"},
+		}[tool.Name]
+		if err := os.WriteFile(disk, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(disk, 320<<20); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "", append([]string{"chroot", tree, merged(tool.Candidates[0])}, argv...)...)
+	}
+}
+
+func TestRealCompressions(t *testing.T) {
+	o := realOptions(t, "virtual")
+	for _, test := range []struct {
+		compression string
+		small       bool
+	}{{Gzip, false}, {XZ, false}, {Zstd, true}} {
+		t.Run(test.compression, func(t *testing.T) {
+			if program := HostProgram(test.compression, test.small); program != "" {
+				requireProgram(t, program)
+			}
+			o.Compression, o.Small = test.compression, test.small
+			start := time.Now()
+			image, report := buildTo(t, o)
+			t.Logf("virtual class as %s (small: %v): %.2f MiB in %.1f s", test.compression, test.small, mib(report.Packed), time.Since(start).Seconds())
+			if _, err := os.Stat(filepath.Join(extract(t, image, report.Compression), "init")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestRealToolsThatCannotWork(t *testing.T) {
+	o := realOptions(t, "virtual")
+	libc := filepath.Join(o.Root, run(t, "", "sh", "-c", "ldd /usr/sbin/mkfs.xfs | sed -n 's/.*libc.so.6 => \\([^ ]*\\).*/\\1/p' | tr -d '\\n'"))
+	o.Tools = testTools()[:1]
+	o.Tools[0].FallbackToHost = true
+	if _, err := Build(t.Context(), o, io.Discard); err != nil {
+		t.Errorf("the image's own tool: %v", err)
+	}
+	// A C library of the same name that defines older versions only stands for an image older than the host.
+	compiler, err := exec.LookPath("cc")
 	if err != nil {
+		t.Skip("this part needs a C compiler to make an old C library")
+	}
+	script := filepath.Join(t.TempDir(), "versions")
+	if err := os.WriteFile(script, []byte("GLIBC_2.2.5 { global: *; };\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return data
+	source := filepath.Join(t.TempDir(), "old.c")
+	if err := os.WriteFile(source, []byte("int old(void) { return 0; }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", compiler, "-shared", "-nostdlib", "-fPIC", "-Wl,-soname,libc.so.6", "-Wl,--version-script="+script, "-o", libc, source)
+	if _, err := Build(t.Context(), o, io.Discard); err == nil || !strings.Contains(err.Error(), "is older: install the tool's own package in the image") {
+		t.Errorf("a C library that is too old: %v", err)
+	}
+	if err := os.Remove(libc); err != nil {
+		t.Fatal(err)
+	}
+	o.Tools[0].FallbackToHost = false
+	if _, err := Build(t.Context(), o, io.Discard); err == nil || !strings.Contains(err.Error(), "needs the library libc.so.6, which is not in") {
+		t.Errorf("no C library: %v", err)
+	}
 }
 
-// realOptions are options for a real root; class is both a network and a storage class.
-func realOptions(t *testing.T, class string) Options {
-	root, release := realRoot(t)
-	return Options{
-		Root: root, KernelRelease: release, Installer: testInit(t), PublicKey: []byte("test key\n"),
-		Network: []string{class}, Storage: []string{class}, Tools: testTools(),
+// TestHostToolsServeAnImageWithoutThem takes every tool from the host because the image has none.
+func TestHostToolsServeAnImageWithoutThem(t *testing.T) {
+	o := realOptions(t, "virtual")
+	for i := range o.Tools {
+		o.Tools[i].FallbackToHost = true
+		if err := os.Remove(filepath.Join(o.Root, o.Tools[i].Candidates[0])); err != nil {
+			t.Fatal(err)
+		}
 	}
+	image, report := buildTo(t, o)
+	checkTools(t, extract(t, image, report.Compression))
 }

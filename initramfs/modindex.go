@@ -156,8 +156,13 @@ func parseModulesAlias(data []byte) []alias {
 	for _, line := range lines(data) {
 		rest, ok := strings.CutPrefix(line, "alias ")
 		cut := strings.LastIndexByte(rest, ' ')
-		if ok && cut > 0 {
-			found = append(found, alias{pattern: strings.TrimSpace(rest[:cut]), module: moduleName(rest[cut+1:])})
+		if !ok || cut < 0 {
+			continue
+		}
+		a := alias{pattern: strings.TrimSpace(rest[:cut]), module: rest[cut+1:]}
+		if a.pattern != "" && !strings.ContainsAny(a.module, "/\t") {
+			a.module = moduleName(a.module)
+			found = append(found, a)
 		}
 	}
 	return found

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -36,7 +37,7 @@ func run() error {
 		}
 	}
 	for _, name := range []string{"virtio_pci", "virtio_blk", "virtio_net", "ext4", "xfs"} {
-		if err := kmodule.Probe(name, ""); err != nil {
+		if err := load(name); err != nil {
 			return fmt.Errorf("load %s: %w", name, err)
 		}
 	}
@@ -59,4 +60,67 @@ func run() error {
 	_, err = zstd.NewReader(nil)
 	fmt.Println("TEST-INIT", len(links), len(key), ed25519.PublicKeySize, http.DefaultTransport != nil, tls.VersionTLS13, err)
 	return nil
+}
+
+// load loads a module after what it and the modules that it needs wish to have before them; xfs does not start without
+// (libcrc32c asks the crypto layer for a checksum that no symbol names).
+func load(name string) error {
+	need, err := fields("modules.dep")
+	if err != nil {
+		return err
+	}
+	wishes, err := fields("modules.softdep")
+	if err != nil {
+		return err
+	}
+	aliases, err := fields("modules.alias")
+	if err != nil {
+		return err
+	}
+	closure := []string{name}
+	for _, line := range need {
+		if module(line[0]) == name {
+			for _, other := range line[1:] {
+				closure = append(closure, module(other))
+			}
+		}
+	}
+	for _, line := range wishes {
+		if len(line) < 4 || line[2] != "pre:" || !slices.Contains(closure, line[1]) {
+			continue
+		}
+		for _, wish := range line[3:] {
+			for _, alias := range aliases {
+				if len(alias) == 3 && alias[0] == "alias" && alias[1] == wish {
+					if err := kmodule.Probe(alias[2], ""); err != nil {
+						fmt.Println("TEST-INIT", alias[2], "is not for this processor:", err)
+					}
+				}
+			}
+		}
+	}
+	return kmodule.Probe(name, "")
+}
+
+func module(path string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(strings.TrimSuffix(path, ":")), ".ko"), "-", "_")
+}
+
+// fields are the words of each line of one of the indexes.
+func fields(index string) ([][]string, error) {
+	var release unix.Utsname
+	if err := unix.Uname(&release); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile("/lib/modules/" + unix.ByteSliceToString(release.Release[:]) + "/" + index)
+	if err != nil {
+		return nil, err
+	}
+	var found [][]string
+	for line := range strings.Lines(string(data)) {
+		if words := strings.Fields(line); len(words) > 0 {
+			found = append(found, words)
+		}
+	}
+	return found, nil
 }
