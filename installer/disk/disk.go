@@ -1,0 +1,140 @@
+// Package disk finds the machine's disks, chooses one, lays partitions out on it and, when everything else is done,
+// makes it bootable.
+//
+// What comes in: sysfs, the layout of a manifest and what the person asked for. What goes out: one chosen disk, its
+// partitions with file systems on them, and a partition table as the last thing written. It never writes to a disk
+// that was not chosen, never to one with anything on it unless that disk was named for wiping, and never mounts.
+package disk
+
+import (
+	"fmt"
+	"strings"
+
+	"imgbuild/installer/disk/probe"
+)
+
+// Disk is one whole disk as the kernel describes it.
+type Disk struct {
+	Name   string // kernel name, e.g. sda or nvme0n1
+	Path   string // device node, e.g. /dev/sda
+	Size   int64  // bytes
+	Sector int    // logical sector size, bytes
+	// PhysicalSector is in bytes, or 0 where unknown.
+	PhysicalSector int
+	Model          string
+	Serial         string
+	// WWN is the worldwide name as the kernel writes it, e.g. naa.5000c500a1b2c3d4 or eui.0025388b710052aa.
+	WWN        string
+	Transport  string // virtio, nvme, sata, sas, usb, mmc, scsi, …; empty where unknown
+	Removable  bool
+	ReadOnly   bool
+	Rotational bool
+	// ByPath and ByID are the names that udev would give it, below /dev/disk/by-path and /dev/disk/by-id.
+	ByPath []string
+	ByID   []string
+	// Users are the devices stacked on it or on one of its partitions (RAID, LVM, …), and mount points.
+	Users []string
+	// virtual marks kinds that are never chosen unless named: loop, device-mapper, RAID, network block devices.
+	virtual bool
+}
+
+// Describe is the disk in one line for people, e.g. `/dev/sda (ATA Samsung SSD, serial S3Z, 447.1 GiB, sata)`.
+func (d Disk) Describe() string {
+	var s []string
+	if d.Model != "" {
+		s = append(s, d.Model)
+	}
+	if d.Serial != "" {
+		s = append(s, "serial "+d.Serial)
+	} else {
+		s = append(s, "no serial")
+	}
+	s = append(s, probe.Bytes(d.Size))
+	if d.Transport != "" {
+		s = append(s, d.Transport)
+	}
+	return fmt.Sprintf("%s (%s)", d.Path, strings.Join(s, ", "))
+}
+
+// Short is the disk with serial number and size, e.g. `/dev/vda (serial X, 20 GiB)`.
+func (d Disk) Short() string {
+	if d.Serial == "" {
+		return fmt.Sprintf("%s (%s)", d.Path, probe.Bytes(d.Size))
+	}
+	return fmt.Sprintf("%s (serial %s, %s)", d.Path, d.Serial, probe.Bytes(d.Size))
+}
+
+// unfit says why the disk is never chosen unless a person names it; empty if it may be.
+func (d Disk) unfit() string {
+	switch {
+	case d.virtual:
+		return "it is a virtual device"
+	case d.Transport == "usb":
+		return "it is on USB"
+	case d.Removable:
+		return "it is removable"
+	case d.ReadOnly:
+		return "it is read-only"
+	}
+	return ""
+}
+
+// Matches reports whether a name given by a person means this disk: its serial number, its WWN, its device node or
+// kernel name, or one of udev's names for it. Serial numbers are compared exactly; a WWN with or without its prefix.
+func (d Disk) Matches(name string) bool {
+	if name == "" {
+		return false
+	}
+	if rest, ok := strings.CutPrefix(name, "/dev/disk/by-path/"); ok {
+		return contains(d.ByPath, rest)
+	}
+	if rest, ok := strings.CutPrefix(name, "/dev/disk/by-id/"); ok {
+		return contains(d.ByID, rest)
+	}
+	if strings.HasPrefix(name, "/") {
+		return name == d.Path
+	}
+	return name == d.Serial || name == d.Name || contains(d.ByPath, name) || contains(d.ByID, name) ||
+		d.WWN != "" && bareWWN(name) == bareWWN(d.WWN)
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+// bareWWN strips what tools put before the digits.
+func bareWWN(s string) string {
+	s = strings.ToLower(s)
+	for _, prefix := range []string{"wwn-", "naa.", "eui.", "nvme-", "nvme.", "0x"} {
+		s = strings.TrimPrefix(s, prefix)
+	}
+	return s
+}
+
+// Argument is what a person writes after imgbuild.disk= or imgbuild.wipe= to mean this disk and no other of all: its
+// serial number where it has one of its own without blanks, else its path.
+func (d Disk) Argument(all []Disk) string {
+	name := d.Serial
+	if name == "" || strings.ContainsAny(name, " \t\"'") || strings.HasPrefix(name, "/") {
+		return d.stablePath()
+	}
+	for _, o := range all {
+		if o.Name != d.Name && o.Matches(name) {
+			return d.stablePath()
+		}
+	}
+	return name
+}
+
+// stablePath prefers a name that does not change with the order in which drivers come up.
+func (d Disk) stablePath() string {
+	if len(d.ByPath) > 0 {
+		return "/dev/disk/by-path/" + d.ByPath[0]
+	}
+	return d.Path
+}
