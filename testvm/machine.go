@@ -46,6 +46,9 @@ type Machine struct {
 	reason string
 }
 
+// quitTimeout is how long QEMU may take to end in order; it needs milliseconds.
+const quitTimeout = 5 * time.Second
+
 // Exit says how a machine ended.
 type Exit struct {
 	// Reason is QEMU's ShutdownCause: guest-shutdown, guest-reset, guest-panic, host-qmp-quit...; empty if QEMU was killed.
@@ -124,10 +127,12 @@ func (m *Machine) start(ctx context.Context, cc ConsoleConfig) error {
 		ours[1].Close()
 		select {
 		case <-m.process.Done(): // QEMU's own words say more
-			return errors.Join(m.process.Err(), err)
-		default:
-			return err
+			if qerr := m.process.Err(); qerr != nil {
+				return qerr
+			}
+		case <-time.After(quitTimeout):
 		}
+		return err
 	}
 	for i, nic := range m.config.NICs {
 		if nic.Unplugged {
@@ -269,9 +274,6 @@ func (m *Machine) Reset(ctx context.Context) error {
 func (m *Machine) SetLink(ctx context.Context, nic int, up bool) error {
 	return m.qmp.Execute(ctx, "set_link", map[string]any{"name": fmt.Sprintf("net%d", nic), "up": up}, nil)
 }
-
-// quitTimeout is how long QEMU may take to end in order; it needs milliseconds.
-const quitTimeout = 5 * time.Second
 
 // Close ends the machine if it still runs, as a power cut does to the guest, and takes away what was made for it. It can be
 // called again.
