@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -104,8 +106,10 @@ func TestAnswersThatAreFinalEndTheTriesAtOnce(t *testing.T) {
 		w.Header().Set("Content-Encoding", "gzip")
 		fmt.Fprint(w, "x")
 	})
-	handle("/file", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "file:///etc/passwd", 302) })
-	mux.Handle("/loop", http.RedirectHandler("/loop", 302))
+	handle("/file", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+	})
+	mux.Handle("/loop", http.RedirectHandler("/loop", http.StatusFound))
 	u := serve(t, mux.ServeHTTP)
 	f, _ := impatient(Options{Patience: time.Hour})
 	for path, want := range map[string]string{
@@ -146,9 +150,10 @@ func TestASmallFileIsGivenUpAfterAWhileWithTheReason(t *testing.T) {
 }
 
 func TestAnUntrustedCertificateIsFinalAndShowsTheClock(t *testing.T) {
-	s := httptest.NewTLSServer(http.NotFoundHandler())
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
 	defer s.Close()
-	s.Config.ErrorLog = nil
 	f, _ := impatient(Options{Patience: time.Hour})
 	_, err := f.Small(t.Context(), s.URL, 10)
 	if err == nil || !strings.Contains(err.Error(), "certificate is not accepted") || !strings.Contains(err.Error(), "the clock says 20") {

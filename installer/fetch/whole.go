@@ -22,6 +22,7 @@ type whole struct {
 	body   *body
 	s      *source
 	pos    int64
+	fault  error // the last one
 	starts int
 }
 
@@ -56,6 +57,7 @@ func (w *whole) get(ctx context.Context, r *run) error {
 		if w.s == nil {
 			return err
 		}
+		w.fault = err
 		if err := w.t.fault(ctx, w.s, err, begun); err != nil {
 			return err
 		}
@@ -86,9 +88,13 @@ func (w *whole) read(ctx context.Context, r *run) error {
 
 // start opens the stream at the best source.
 func (w *whole) start(ctx context.Context) error {
-	if w.starts++; w.starts > startLimit {
+	if w.starts++; w.starts > startLimit && w.s != nil {
+		shown := w.s.shown
 		w.s = nil
-		return errors.New("get the root file system: the server sends no ranges of files, and too little memory or too many faults make that hopeless: use a web server that sends them, such as nginx, Apache or Caddy")
+		if w.fault != nil {
+			return fmt.Errorf("get %s: the server sends no ranges of files, and the whole file failed too often: %w: check that the file is complete there", shown, w.fault)
+		}
+		return fmt.Errorf("get %s: the server sends no ranges of files, and there is too little memory to do without: use a web server that sends them, such as nginx, Apache or Caddy", shown)
 	}
 	s, pause, err := w.t.pickWhole()
 	w.s = s
