@@ -1,245 +1,321 @@
+// Package profiles is what an image is to be: the types of a profile, the strict loading of people's YAML into them
+// (inheritance, defaults, and every mistake at once with its place), the JSON Schema and reference made from the same
+// types, and the profiles and GPG keys that are shipped.
+//
+// In come the name of a shipped profile or a file; out goes one merged, checked Profile or a list of Errors. It reads
+// files of the build host and nothing else: it never builds, never asks the network and never runs a program.
 package profiles
 
-// Profile is a profile after inheritance and merging: what an image is to be. Zero values mean "not said", and
-// Defaults fills them. The yaml tags are the keys that people write.
+// The comments of these types and fields are the descriptions in the schema and in docs/profile-reference.md. The tags
+// say what the loader checks and the schema tells editors:
+//
+//	check:"F"     the value, or each value of a list or map, has the form F of formats.go
+//	keys:"F"      each key of a map has the form F
+//	default:"V"   shown in the schema; defaults.go fills it in
+//	inherit:"no"  an ancestor's value is not taken over
+//	loose:"yes"   numbers and booleans are taken as the text that was written
+//	only:"G"      at most one field of the group G may be given
+
+// Profile says what an image is to be: from which distribution and repositories, which packages, how it is configured and
+// how it is packed.
 type Profile struct {
-	// Extends names the profile that this one adds to: a shipped profile by name, or a file relative to this one.
-	Extends string `yaml:"extends,omitempty"`
-	// Name is the image's name: small letters, digits, dots, dashes. Default: the file's name without .yaml.
-	Name string `yaml:"name"`
-	// Version is the image's version. Default: "1".
-	Version string `yaml:"version"`
-	// Description says in one line what the image is for.
-	Description string `yaml:"description,omitempty"`
-	// Arch is x86_64 (default) or aarch64.
-	Arch string `yaml:"arch"`
-	// Distro says which distribution and major release this is.
+	// Extends names the profile that this one adds to: a shipped profile by name, or a file relative to this one. Maps are
+	// merged, lists are appended (what is there twice is kept once), anything else is replaced. The tag !reset on a value
+	// drops what was inherited before the value is taken; on an item of a list it takes that inherited item out.
+	Extends string `yaml:"extends,omitempty" check:"extends" inherit:"no"`
+	// Name is the image's name. It is a folder's name in the output, and is not inherited. Default: the file's name without .yaml.
+	Name string `yaml:"name" check:"image-name" inherit:"no"`
+	// Version is the image's version. It is a folder's name in the output, and is not inherited.
+	Version string `yaml:"version" check:"image-version" inherit:"no" default:"1"`
+	// Description says in one line what the image is for. It is not inherited.
+	Description string `yaml:"description,omitempty" check:"line" inherit:"no"`
+	// Arch is the machines' architecture.
+	Arch string `yaml:"arch" check:"arch" default:"x86_64"`
+	// Distro says which distribution and release this is.
 	Distro Distro `yaml:"distro"`
-	// Repositories are dnf repositories by ID.
-	Repositories map[string]Repository `yaml:"repositories"`
-	Packages     Packages              `yaml:"packages"`
+	// Repositories are dnf repositories by ID. There is at least one.
+	Repositories map[string]Repository `yaml:"repositories" keys:"repository-id"`
+	// Packages says what is installed.
+	Packages Packages `yaml:"packages"`
 	// Users are accounts by login name. Root has its own key.
-	Users map[string]User `yaml:"users,omitempty"`
-	// Groups are groups by name; the value gives the GID.
-	Groups map[string]Group `yaml:"groups,omitempty"`
-	Root   Root             `yaml:"root"`
+	Users map[string]User `yaml:"users,omitempty" keys:"user-name"`
+	// Groups are groups by name.
+	Groups map[string]Group `yaml:"groups,omitempty" keys:"group-name"`
+	// Root is the root account.
+	Root Root `yaml:"root"`
 	// Sudo are sudoers rules by file name below /etc/sudoers.d; checked with visudo when the image has it.
-	Sudo     map[string]string `yaml:"sudo,omitempty"`
-	Services Services          `yaml:"services"`
-	System   System            `yaml:"system"`
-	Kernel   Kernel            `yaml:"kernel"`
-	// Files are files, directories and links by absolute path in the image.
-	Files map[string]File `yaml:"files,omitempty"`
-	// Scripts run in the chroot, in order, after everything else is configured.
-	Scripts   []Script  `yaml:"scripts,omitempty"`
-	Disk      Disk      `yaml:"disk"`
-	Pack      Pack      `yaml:"pack"`
+	Sudo map[string]string `yaml:"sudo,omitempty" keys:"sudoers-name" check:"text"`
+	// Services says which systemd units start.
+	Services Services `yaml:"services"`
+	// System is what the installed system is like everywhere.
+	System System `yaml:"system"`
+	// Kernel is the kernel and how it is started.
+	Kernel Kernel `yaml:"kernel"`
+	// Files are files, directories and links by their absolute path in the image.
+	Files map[string]File `yaml:"files,omitempty" keys:"image-path"`
+	// Scripts run in the image's root, in order, after everything else is configured.
+	Scripts []Script `yaml:"scripts,omitempty"`
+	// Disk is the default layout of the disk that the image is installed to.
+	Disk Disk `yaml:"disk"`
+	// Pack says how hard the root file system is compressed.
+	Pack Pack `yaml:"pack"`
+	// Initramfs is what goes into the mini initramfs besides the installer.
 	Initramfs Initramfs `yaml:"initramfs"`
 
-	// Dir is the directory that relative paths in this profile start from; the loader rewrites the paths of a
-	// profile it inherits from to absolute ones.
+	// Dir is the directory of the profile's file; empty for a shipped one. The loader makes every path of the build host
+	// absolute, so nothing is left that starts from Dir.
 	Dir string `yaml:"-"`
 	// Sources are the files that this profile was made from, the first ancestor first; shipped ones as "shipped:NAME".
 	Sources []string `yaml:"-"`
+
+	tree *node // the merged nodes with their places, for Where
 }
 
 // Distro is the distribution of the image.
 type Distro struct {
-	// ID is centos-stream, centos, rocky, almalinux, rhel or standin.
-	ID string `yaml:"id"`
+	// ID is the distribution. The stand-in is made by `testvm standin` where no mirror can be reached.
+	ID string `yaml:"id" check:"distro"`
 	// Release is dnf's $releasever: "9", "10", "7".
-	Release string `yaml:"release"`
-	// Major is the EL major release that decides how things are done: 7, 8, 9 or 10. Default: from Release.
-	Major int `yaml:"major,omitempty"`
-	// Vars are further dnf variables, e.g. stream: 9-stream.
-	Vars map[string]string `yaml:"vars,omitempty"`
+	Release string `yaml:"release" check:"release"`
+	// Major is the EL major release that decides how things are done. Default: from release.
+	Major int `yaml:"major,omitempty" check:"el-major"`
+	// Vars are further dnf variables, used as $name in repositories' addresses.
+	Vars map[string]string `yaml:"vars,omitempty" keys:"dnf-var" check:"line" loose:"yes"`
 }
 
-// Repository is one dnf repository. Exactly one of BaseURL, MirrorList and Metalink says where it is.
+// Repository is one dnf repository. Exactly one of baseurl, mirrorlist and metalink says where it is, and at least one key
+// signs its packages: signatures are always checked.
 type Repository struct {
-	Name       string   `yaml:"name,omitempty"`
-	BaseURL    []string `yaml:"baseurl,omitempty"`
-	MirrorList string   `yaml:"mirrorlist,omitempty"`
-	Metalink   string   `yaml:"metalink,omitempty"`
-	// GPGKeys are the keys that sign this repository's packages. There is at least one: gpgcheck is never off.
+	// Name is the name that people read. Default: the ID.
+	Name string `yaml:"name,omitempty" check:"line"`
+	// BaseURL is one address or more of the same repository, tried in order.
+	BaseURL []string `yaml:"baseurl,omitempty" check:"url" only:"address"`
+	// MirrorList is an address that answers with a list of addresses.
+	MirrorList string `yaml:"mirrorlist,omitempty" check:"url" only:"address"`
+	// Metalink is an address that answers with a metalink: addresses, and digests of the metadata.
+	Metalink string `yaml:"metalink,omitempty" check:"url" only:"address"`
+	// GPGKeys are the keys that sign this repository's packages. There is at least one.
 	GPGKeys []GPGKey `yaml:"gpgkeys,omitempty"`
 	// CheckMetadata also demands a signature over the repository's metadata (repo_gpgcheck).
-	CheckMetadata bool `yaml:"check_metadata,omitempty"`
-	// Priority is 1 (first) to 99 (default).
-	Priority int `yaml:"priority,omitempty"`
-	// Exclude and Include are package globs.
-	Exclude []string `yaml:"exclude,omitempty"`
-	Include []string `yaml:"include,omitempty"`
-	// Enabled is true unless said otherwise.
-	Enabled *bool `yaml:"enabled,omitempty"`
-	// Keep leaves the repository's own .repo file for the installed system to the image's packages; when true a .repo
-	// file for this repository is written into the image.
-	Keep bool `yaml:"keep,omitempty"`
-	// CACert is a file with the CA that the server's certificate is checked against.
-	CACert string `yaml:"cacert,omitempty"`
+	CheckMetadata bool `yaml:"check_metadata,omitempty" default:"false"`
+	// Priority decides between repositories with the same package: 1 is first, 99 last.
+	Priority int `yaml:"priority,omitempty" check:"priority" default:"99"`
+	// Exclude are packages that are never taken from this repository.
+	Exclude []string `yaml:"exclude,omitempty" check:"package-glob"`
+	// Include are the only packages that are taken from this repository.
+	Include []string `yaml:"include,omitempty" check:"package-glob"`
+	// Enabled says whether the repository is used.
+	Enabled *bool `yaml:"enabled,omitempty" default:"true"`
+	// Keep writes a .repo file for this repository into the image. Without it the installed system knows the repositories
+	// that its packages bring.
+	Keep bool `yaml:"keep,omitempty" default:"false"`
+	// CACert is a file of the build host with the CA that the server's certificate is checked against.
+	CACert string `yaml:"cacert,omitempty" check:"host-path"`
 }
 
-// GPGKey is one public key. Exactly one of Shipped and File says where it is.
+// GPGKey is one public key. Exactly one of shipped and file says where it is.
 type GPGKey struct {
-	// Shipped is the name of a key that comes with the profiles.
-	Shipped string `yaml:"shipped,omitempty"`
-	File    string `yaml:"file,omitempty"`
-	// Fingerprint is the primary key's fingerprint, 40 or 64 hex digits, blanks allowed. Demanded for shipped keys.
-	Fingerprint string `yaml:"fingerprint,omitempty"`
+	// Shipped is the name of a key that comes with the profiles. Its fingerprint is pinned.
+	Shipped string `yaml:"shipped,omitempty" check:"shipped-key" only:"key"`
+	// File is an armored key of the build host.
+	File string `yaml:"file,omitempty" check:"host-path" only:"key"`
+	// Fingerprint pins the key: the file must hold this key and no other. Blanks are allowed. Demanded for shipped keys.
+	Fingerprint string `yaml:"fingerprint,omitempty" check:"fingerprint"`
 }
 
 // Packages says what is installed.
 type Packages struct {
-	// Install are package names, globs, @groups or @^environments.
-	Install []string `yaml:"install,omitempty"`
-	// Exclude are packages that are never installed.
-	Exclude []string `yaml:"exclude,omitempty"`
-	// WeakDeps installs recommended packages too. Default: false.
-	WeakDeps *bool `yaml:"weak_deps,omitempty"`
-	// Docs installs files marked as documentation. Default: false.
-	Docs *bool `yaml:"docs,omitempty"`
-	// Languages are the locales to keep (%_install_langs), e.g. [en_US]; empty means all.
-	Languages []string `yaml:"languages,omitempty"`
-	// Modules are module streams to enable (EL8 and EL9), e.g. "nodejs:20".
-	Modules []string `yaml:"modules,omitempty"`
+	// Install are package names, globs, @groups or @^environments. There is at least one.
+	Install []string `yaml:"install,omitempty" check:"package"`
+	// Exclude are packages that are never installed, not even as a dependency.
+	Exclude []string `yaml:"exclude,omitempty" check:"package-glob"`
+	// WeakDeps installs recommended packages too.
+	WeakDeps *bool `yaml:"weak_deps,omitempty" default:"false"`
+	// Docs installs files that are marked as documentation.
+	Docs *bool `yaml:"docs,omitempty" default:"false"`
+	// Languages are the locales whose files are kept (%_install_langs). Default: all.
+	Languages []string `yaml:"languages,omitempty" check:"language"`
+	// Modules are module streams to enable; EL8 and EL9 have them.
+	Modules []string `yaml:"modules,omitempty" check:"module-stream"`
 }
 
 // User is one account.
 type User struct {
-	UID *int `yaml:"uid,omitempty"`
+	// UID is the user ID. Default: the next free one.
+	UID *int `yaml:"uid,omitempty" check:"id"`
 	// Group is the primary group's name. Default: a group of the user's name.
-	Group  string   `yaml:"group,omitempty"`
-	Groups []string `yaml:"groups,omitempty"`
-	// Password is a crypt(5) hash such as $6$…; empty means locked. A plain password is refused.
-	Password string   `yaml:"password,omitempty"`
-	SSHKeys  []string `yaml:"ssh_keys,omitempty"`
-	Home     string   `yaml:"home,omitempty"`
-	Shell    string   `yaml:"shell,omitempty"`
-	Comment  string   `yaml:"comment,omitempty"`
-	System   bool     `yaml:"system,omitempty"`
-	// Sudo is a rule for this user: "all", "nopasswd" or empty for none.
-	Sudo string `yaml:"sudo,omitempty"`
+	Group string `yaml:"group,omitempty" check:"group-name"`
+	// Groups are further groups that the user belongs to.
+	Groups []string `yaml:"groups,omitempty" check:"group-name"`
+	// Password is a crypt(5) hash as `openssl passwd -6` makes it. Without one the password is locked. A plain password is refused.
+	Password string `yaml:"password,omitempty" check:"crypt"`
+	// SSHKeys are public keys, one line each as in authorized_keys.
+	SSHKeys []string `yaml:"ssh_keys,omitempty" check:"ssh-key"`
+	// Home is the home directory. Default: /home/ and the name.
+	Home string `yaml:"home,omitempty" check:"absolute"`
+	// Shell is the login shell. Default: /bin/bash; for system users /sbin/nologin.
+	Shell string `yaml:"shell,omitempty" check:"absolute"`
+	// Comment is the person's name or the purpose (GECOS).
+	Comment string `yaml:"comment,omitempty" check:"gecos"`
+	// System makes a system account: a low user ID and no home directory.
+	System bool `yaml:"system,omitempty" default:"false"`
+	// Sudo lets the user become root: all asks for the password, nopasswd does not.
+	Sudo string `yaml:"sudo,omitempty" check:"user-sudo"`
 }
 
 // Group is one group.
 type Group struct {
-	GID    *int `yaml:"gid,omitempty"`
-	System bool `yaml:"system,omitempty"`
+	// GID is the group ID. Default: the next free one.
+	GID *int `yaml:"gid,omitempty" check:"id"`
+	// System makes a system group: a low group ID.
+	System bool `yaml:"system,omitempty" default:"false"`
 }
 
-// Root is the root account. Default: locked.
+// Root is the root account.
 type Root struct {
-	Password string   `yaml:"password,omitempty"`
-	Locked   *bool    `yaml:"locked,omitempty"`
-	SSHKeys  []string `yaml:"ssh_keys,omitempty"`
+	// Password is a crypt(5) hash as `openssl passwd -6` makes it. A plain password is refused.
+	Password string `yaml:"password,omitempty" check:"crypt"`
+	// Locked says that no password lets root in; SSH keys still do. Default: true without a password.
+	Locked *bool `yaml:"locked,omitempty"`
+	// SSHKeys are public keys, one line each as in authorized_keys.
+	SSHKeys []string `yaml:"ssh_keys,omitempty" check:"ssh-key"`
 }
 
-// Services are systemd units.
+// Services says which systemd units start. A name without a suffix is a .service.
 type Services struct {
-	Enable  []string `yaml:"enable,omitempty"`
-	Disable []string `yaml:"disable,omitempty"`
-	Mask    []string `yaml:"mask,omitempty"`
-	// Target is the default target. Default: multi-user.target.
-	Target string `yaml:"target,omitempty"`
+	// Enable are units that start with the system.
+	Enable []string `yaml:"enable,omitempty" check:"unit"`
+	// Disable are units that do not start with the system, whatever their package's preset says.
+	Disable []string `yaml:"disable,omitempty" check:"unit"`
+	// Mask are units that cannot be started at all.
+	Mask []string `yaml:"mask,omitempty" check:"unit"`
+	// Target is what the system starts into.
+	Target string `yaml:"target,omitempty" check:"target" default:"multi-user.target"`
 }
 
 // System is what the installed system is like everywhere.
 type System struct {
-	Timezone string   `yaml:"timezone,omitempty"` // e.g. Europe/Berlin; default UTC
-	Locale   string   `yaml:"locale,omitempty"`   // default C.UTF-8 (EL7: en_US.UTF-8)
-	Keyboard string   `yaml:"keyboard,omitempty"` // default us
-	Hostname string   `yaml:"hostname,omitempty"` // default localhost.localdomain
-	SELinux  string   `yaml:"selinux,omitempty"`  // enforcing (default), permissive, disabled
+	// Timezone is a name of the tz database.
+	Timezone string `yaml:"timezone,omitempty" check:"timezone" default:"UTC"`
+	// Locale is the system's locale. Default: C.UTF-8; on EL7, which has no such locale, en_US.UTF-8.
+	Locale string `yaml:"locale,omitempty" check:"locale"`
+	// Keyboard is the console's keymap.
+	Keyboard string `yaml:"keyboard,omitempty" check:"keymap" default:"us"`
+	// Hostname is the name of a machine that nobody has given a name.
+	Hostname string `yaml:"hostname,omitempty" check:"hostname" default:"localhost.localdomain"`
+	// SELinux is the mode that the installed system starts with.
+	SELinux string `yaml:"selinux,omitempty" check:"selinux" default:"enforcing"`
+	// Firewall is firewalld's default zone. Without it the packages' own setting stays.
 	Firewall Firewall `yaml:"firewall,omitempty"`
-	// Network is nm-keyfile, ifcfg or networkd. Default: ifcfg on EL7, else nm-keyfile.
-	Network string `yaml:"network,omitempty"`
+	// Network is the format in which the machine's network configuration is written. Default: nm-keyfile; on EL7 ifcfg.
+	Network string `yaml:"network,omitempty" check:"network"`
 	// Sysctl are kernel parameters, written to /etc/sysctl.d/90-imgbuild.conf.
-	Sysctl map[string]string `yaml:"sysctl,omitempty"`
+	Sysctl map[string]string `yaml:"sysctl,omitempty" keys:"sysctl" check:"line" loose:"yes"`
 }
 
 // Firewall is firewalld's default zone.
 type Firewall struct {
-	Enabled  *bool    `yaml:"enabled,omitempty"`
-	Zone     string   `yaml:"zone,omitempty"`
-	Services []string `yaml:"services,omitempty"`
-	Ports    []string `yaml:"ports,omitempty"` // e.g. 8080/tcp
+	// Enabled says whether firewalld starts. Default: true when anything else is said here.
+	Enabled *bool `yaml:"enabled,omitempty"`
+	// Zone is the default zone.
+	Zone string `yaml:"zone,omitempty" check:"firewall-name"`
+	// Services are firewalld's services that are let in.
+	Services []string `yaml:"services,omitempty" check:"firewall-name"`
+	// Ports are ports or ranges that are let in.
+	Ports []string `yaml:"ports,omitempty" check:"port"`
 }
 
 // Kernel is the kernel and how it is started.
 type Kernel struct {
-	// Package is the package whose kernel is booted. Default: kernel.
-	Package string `yaml:"package,omitempty"`
-	// Args are kernel arguments of the installed system.
-	Args []string `yaml:"args,omitempty"`
-	// Serial is the serial console, e.g. ttyS0,115200n8; empty means none.
-	Serial string `yaml:"serial,omitempty"`
-	// Modules are loaded at boot; Blacklist are never loaded automatically; Options are module options by module.
-	Modules   []string          `yaml:"modules,omitempty"`
-	Blacklist []string          `yaml:"blacklist,omitempty"`
-	Options   map[string]string `yaml:"options,omitempty"`
+	// Package is the package whose kernel is booted.
+	Package string `yaml:"package,omitempty" check:"package-name" default:"kernel"`
+	// Args are kernel arguments of the installed system. root= and the like belong to the installer.
+	Args []string `yaml:"args,omitempty" check:"kernel-arg"`
+	// Serial is the serial console. Default: none.
+	Serial string `yaml:"serial,omitempty" check:"serial"`
+	// Modules are loaded when the system starts.
+	Modules []string `yaml:"modules,omitempty" check:"module"`
+	// Blacklist are modules that are never loaded for a device.
+	Blacklist []string `yaml:"blacklist,omitempty" check:"module"`
+	// Options are module options by module.
+	Options map[string]string `yaml:"options,omitempty" keys:"module" check:"line" loose:"yes"`
 }
 
-// File is one file, directory or symbolic link. Exactly one of Content, Source, Template, Link and Directory says what.
+// File is one file, directory or symbolic link. Exactly one of content, source, template, link and directory says what.
 type File struct {
-	Content *string `yaml:"content,omitempty"`
-	// Source is a path on the build host; a directory is copied whole.
-	Source string `yaml:"source,omitempty"`
-	// Template is a Go text/template, inline, given the profile and Vars.
-	Template  *string           `yaml:"template,omitempty"`
-	Vars      map[string]string `yaml:"vars,omitempty"`
-	Link      string            `yaml:"link,omitempty"`
-	Directory bool              `yaml:"directory,omitempty"`
-	// Mode is octal in quotes, e.g. "0644" (default; directories and executables "0755").
-	Mode  string `yaml:"mode,omitempty"`
-	Owner string `yaml:"owner,omitempty"` // default root
-	Group string `yaml:"group,omitempty"` // default root
+	// Content is the file's text.
+	Content *string `yaml:"content,omitempty" only:"kind"`
+	// Source is a path of the build host; a directory is copied whole.
+	Source string `yaml:"source,omitempty" check:"host-path" only:"kind"`
+	// Template is a Go text/template, inline, given the profile as .Profile and vars as .Vars.
+	Template *string `yaml:"template,omitempty" check:"template" only:"kind"`
+	// Vars are values for the template.
+	Vars map[string]string `yaml:"vars,omitempty" keys:"template-var" loose:"yes"`
+	// Link makes a symbolic link; this is where it leads.
+	Link string `yaml:"link,omitempty" check:"link-target" only:"kind"`
+	// Directory makes a directory.
+	Directory bool `yaml:"directory,omitempty" only:"kind"`
+	// Mode is octal, in quotes. Default: "0644", for directories and sources that are executable "0755".
+	Mode string `yaml:"mode,omitempty" check:"mode"`
+	// Owner is a user of the image.
+	Owner string `yaml:"owner,omitempty" check:"owner" default:"root"`
+	// Group is a group of the image.
+	Group string `yaml:"group,omitempty" check:"owner" default:"root"`
 }
 
-// Script is one build script.
+// Script is one build script. Exactly one of run and file says what runs.
 type Script struct {
-	Name string `yaml:"name"`
-	// Run is the script's text; it starts with a #! line, else it is run by /bin/sh -e in the chroot.
-	Run string `yaml:"run,omitempty"`
-	// File is a script on the build host.
-	File string `yaml:"file,omitempty"`
-	// Network gives the script the build host's network. Default: none.
-	Network bool `yaml:"network,omitempty"`
+	// Name is the name that the build shows. No two scripts have the same.
+	Name string `yaml:"name" check:"script-name"`
+	// Run is the script's text. Without a #! line it is run by /bin/sh -e.
+	Run string `yaml:"run,omitempty" check:"text" only:"script"`
+	// File is a script of the build host.
+	File string `yaml:"file,omitempty" check:"host-path" only:"script"`
+	// Network gives the script the build host's network.
+	Network bool `yaml:"network,omitempty" default:"false"`
 }
 
 // Disk is the default layout of the disk that the image is installed to: BIOS boot, ESP, /boot and root.
 type Disk struct {
-	// Filesystem is root's: xfs (default) or ext4.
-	Filesystem string `yaml:"filesystem,omitempty"`
-	// BootSize, ESPSize: e.g. 1GiB (default), 512MiB (default).
-	BootSize string `yaml:"boot_size,omitempty"`
-	ESPSize  string `yaml:"esp_size,omitempty"`
+	// Filesystem is root's.
+	Filesystem string `yaml:"filesystem,omitempty" check:"filesystem" default:"xfs"`
+	// BootSize is the size of /boot: 256MiB to 16GiB.
+	BootSize string `yaml:"boot_size,omitempty" check:"boot-size" default:"1GiB"`
+	// ESPSize is the size of the EFI system partition: 64MiB to 16GiB.
+	ESPSize string `yaml:"esp_size,omitempty" check:"esp-size" default:"512MiB"`
 	// RootMin is the least size of the root partition, which takes the rest of the disk. Default: from the image's size.
-	RootMin string `yaml:"root_min,omitempty"`
-	// MountOptions are root's mount options in fstab. Default: defaults.
-	MountOptions string `yaml:"mount_options,omitempty"`
+	RootMin string `yaml:"root_min,omitempty" check:"root-size"`
+	// MountOptions are root's mount options in fstab.
+	MountOptions string `yaml:"mount_options,omitempty" check:"mount-options" default:"defaults"`
 }
 
 // Pack says how hard the root file system is compressed.
 type Pack struct {
-	// Level is fast, normal (default) or release; it sets what Compressor, CompressionLevel and BlockSize do not.
-	Level            string `yaml:"level,omitempty"`
-	Compressor       string `yaml:"compressor,omitempty"` // zstd (default), xz, gzip, lz4
-	CompressionLevel int    `yaml:"compression_level,omitempty"`
-	BlockSize        string `yaml:"block_size,omitempty"` // 4KiB to 1MiB
+	// Level sets what the keys below do not: fast is zstd 3 with blocks of 128KiB, normal zstd 9 with 256KiB, release zstd 15 with 1MiB.
+	Level string `yaml:"level,omitempty" check:"pack-level" default:"normal"`
+	// Compressor is squashfs's. The kernel of EL7 mounts no zstd, so take xz or gzip there if the image is to run live;
+	// the installer reads them all.
+	Compressor string `yaml:"compressor,omitempty" check:"compressor" default:"zstd"`
+	// CompressionLevel is 1 to 22 for zstd and 1 to 9 for gzip; xz and lz4 have none.
+	CompressionLevel int `yaml:"compression_level,omitempty" check:"compression-level"`
+	// BlockSize is squashfs's block size: a power of two from 4KiB to 1MiB.
+	BlockSize string `yaml:"block_size,omitempty" check:"block-size"`
 	// Exclude are paths that are not packed, as globs from the root of the image.
-	Exclude []string `yaml:"exclude,omitempty"`
+	Exclude []string `yaml:"exclude,omitempty" check:"image-glob"`
 }
 
 // Initramfs is what goes into the mini initramfs besides the installer.
 type Initramfs struct {
-	// Network and Storage are classes: server (default: every server NIC and storage driver) or virtual.
-	Network []string `yaml:"network,omitempty"`
-	Storage []string `yaml:"storage,omitempty"`
-	// Modules and Firmware are further modules, and firmware files as globs below /lib/firmware.
-	Modules  []string `yaml:"modules,omitempty"`
-	Firmware []string `yaml:"firmware,omitempty"`
-	// Compression is auto (default), zstd, xz or gzip.
-	Compression string `yaml:"compression,omitempty"`
-	// Shell puts a rescue shell in, which is started only when imgbuild.onerror=shell asks for it. Default: false.
-	Shell *bool `yaml:"shell,omitempty"`
+	// Network are classes of network drivers: server has every server NIC, virtual those of hypervisors. Default: server.
+	Network []string `yaml:"network,omitempty" check:"driver-class"`
+	// Storage are classes of disk drivers: server has every server's controller, virtual those of hypervisors. Default: server.
+	Storage []string `yaml:"storage,omitempty" check:"driver-class"`
+	// Modules are further kernel modules.
+	Modules []string `yaml:"modules,omitempty" check:"module"`
+	// Firmware are further firmware files, as globs below /lib/firmware.
+	Firmware []string `yaml:"firmware,omitempty" check:"firmware-glob"`
+	// Compression is the initramfs's: auto is zstd where the image's kernel can, else xz.
+	Compression string `yaml:"compression,omitempty" check:"initramfs-compression" default:"auto"`
+	// Shell puts a rescue shell in, which is started only when imgbuild.onerror=shell asks for it.
+	Shell *bool `yaml:"shell,omitempty" default:"false"`
 }

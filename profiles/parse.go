@@ -1,0 +1,345 @@
+package profiles
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+const (
+	maxDepth = 32    // a profile needs six levels
+	maxNodes = 50000 // values after aliases are expanded
+)
+
+// parse reads one YAML document into nodes. Everything wrong with its form goes to c; nil means that nothing can be used.
+func parse(c *collector, src *source, data []byte) (root *node) {
+	// The library has had panics on broken input; a broken profile is the person's, not a crash.
+	defer func() {
+		if r := recover(); r != nil {
+			c.add(src.whole(), "", "the file cannot be read as YAML")
+			root = nil
+		}
+	}()
+	if line, col, problem := checkText(data); problem != "" {
+		c.add(pos{src, line, col}, "", "%s", problem)
+		return nil
+	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	tokens := lexer.Tokenize(string(data))
+	if at, ok := tooDeep(tokens); ok {
+		c.add(place(src, at), "", "this is nested deeper than %d levels", maxDepth)
+		return nil
+	}
+	file, err := parser.Parse(closeTags(tokens), 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		var ye yaml.Error
+		if errors.As(err, &ye) && ye.GetToken() != nil {
+			c.add(place(src, ye.GetToken()), "", "this is not YAML: %s", ye.GetMessage())
+		} else {
+			c.add(src.whole(), "", "the file cannot be read as YAML")
+		}
+		return nil
+	}
+	var docs []*ast.DocumentNode
+	for _, d := range file.Docs {
+		if d.Body != nil {
+			docs = append(docs, d)
+		}
+	}
+	b := &treeBuilder{collector: c, src: src, anchors: map[string]ast.Node{}}
+	switch {
+	case len(docs) == 0:
+		c.add(src.whole(), "", "the file is empty; a profile has at least extends, or distro, repositories and packages")
+		return nil
+	case len(file.Docs) > 1 && len(docs) > 1:
+		at := docs[1].Body.GetToken()
+		if docs[1].Start != nil {
+			at = docs[1].Start
+		}
+		c.add(place(src, at), "", "a second document begins here; a profile is one document")
+		return nil
+	}
+	root = b.value(docs[0].Body, 0)
+	if b.tooMany {
+		return nil
+	}
+	if root.kind != kindMap {
+		if root.kind != kindBad {
+			c.add(root.at, "", "a profile is a map of keys such as name: and packages:, not %s", root.kind.what())
+		}
+		return nil
+	}
+	return root
+}
+
+func place(src *source, t *token.Token) pos {
+	if t == nil || t.Position == nil {
+		return src.whole()
+	}
+	return pos{src, max(1, t.Position.Line), max(1, t.Position.Column)}
+}
+
+// tooDeep finds the token at which the nesting is deeper than the parser, which calls itself, may be given.
+func tooDeep(tokens token.Tokens) (*token.Token, bool) {
+	flow, line, inLine := 0, 0, 0
+	var columns []int // of the block's open levels
+	for _, t := range tokens {
+		switch t.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			flow++
+		case token.MappingEndType, token.SequenceEndType:
+			flow--
+		}
+		if t.Position.Line != line {
+			line, inLine = t.Position.Line, 0
+			for len(columns) > 0 && columns[len(columns)-1] >= t.Position.Column {
+				columns = columns[:len(columns)-1]
+			}
+			if flow <= 0 {
+				columns = append(columns, t.Position.Column)
+			}
+		}
+		switch t.Type {
+		case token.SequenceEntryType, token.MappingKeyType, token.TagType, token.AnchorType:
+			inLine++
+		}
+		if flow+len(columns)+inLine > maxDepth {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// closeTags writes down the null that `key: !reset` leaves out. Without it the parser takes the next key, which is the
+// tagged key's sibling, for the tag's value. The same goes for anchors.
+func closeTags(tokens token.Tokens) token.Tokens {
+	out := make(token.Tokens, 0, len(tokens))
+	for i, t := range tokens {
+		out = append(out, t)
+		key := -1 // index of what the tag or anchor is the value of: a key, or a dash
+		switch {
+		case t.Type == token.TagType && i > 0:
+			key = i - 1
+		case i > 1 && tokens[i-1].Type == token.AnchorType:
+			key = i - 2
+		default:
+			continue
+		}
+		if tokens[key].Type == token.MappingValueType && key > 0 {
+			key--
+		}
+		next := i + 1
+		for next < len(tokens) && tokens[next].Type == token.CommentType {
+			next++
+		}
+		if !endsValue(tokens, key, i, next) {
+			continue
+		}
+		null := token.New("~", "~", &token.Position{Line: t.Position.Line, Column: t.Position.Column + len(t.Value) + 1, Offset: t.Position.Offset})
+		null.Type = token.NullType
+		out = append(out, null)
+	}
+	for i, t := range out {
+		t.Prev, t.Next = nil, nil
+		if i > 0 {
+			t.Prev = out[i-1]
+		}
+		if i+1 < len(out) {
+			t.Next = out[i+1]
+		}
+	}
+	return out
+}
+
+// endsValue says whether the token next cannot belong to the value that began at the token at, whose key is tokens[key].
+func endsValue(tokens token.Tokens, key, at, next int) bool {
+	if next >= len(tokens) {
+		return true
+	}
+	n, k := tokens[next], tokens[key]
+	switch n.Type {
+	case token.CollectEntryType, token.MappingEndType, token.SequenceEndType, token.DocumentEndType, token.DocumentHeaderType:
+		return true
+	}
+	if n.Position.Line == tokens[at].Position.Line {
+		return false
+	}
+	if k.Type == token.SequenceEntryType {
+		return n.Position.Column <= k.Position.Column
+	}
+	return n.Position.Column < k.Position.Column || n.Position.Column == k.Position.Column && n.Type != token.SequenceEntryType
+}
+
+// treeBuilder turns the library's tree into ours: aliases are expanded, tags are taken in.
+type treeBuilder struct {
+	*collector
+	src     *source
+	anchors map[string]ast.Node
+	nodes   int
+	tooMany bool
+}
+
+func (b *treeBuilder) bad(at pos) *node { return &node{kind: kindBad, at: at} }
+
+func (b *treeBuilder) value(n ast.Node, depth int) *node {
+	at := place(b.src, n.GetToken())
+	if b.tooMany {
+		return b.bad(at)
+	}
+	if b.nodes++; b.nodes > maxNodes || depth > maxDepth {
+		b.tooMany = true
+		b.add(at, "", "the profile has more than %d values, or more than %d levels, once its aliases are expanded", maxNodes, maxDepth)
+		return b.bad(at)
+	}
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return &node{kind: kindNull, at: at}
+	case *ast.StringNode:
+		return &node{kind: kindText, at: at, text: n.Value}
+	case *ast.LiteralNode:
+		return &node{kind: kindText, at: at, text: n.Value.Value}
+	case *ast.IntegerNode:
+		return &node{kind: kindInt, at: at, text: n.Token.Value}
+	case *ast.FloatNode:
+		return &node{kind: kindFloat, at: at, text: n.Token.Value}
+	case *ast.InfinityNode:
+		return &node{kind: kindFloat, at: at, text: n.Token.Value}
+	case *ast.NanNode:
+		return &node{kind: kindFloat, at: at, text: n.Token.Value}
+	case *ast.BoolNode:
+		return &node{kind: kindBool, at: at, text: n.Token.Value}
+	case *ast.SequenceNode:
+		l := &node{kind: kindList, at: at}
+		for _, v := range n.Values {
+			l.items = append(l.items, b.value(v, depth+1))
+		}
+		return l
+	case *ast.MappingNode:
+		return b.mapping(at, n.Values, depth)
+	case *ast.MappingValueNode:
+		return b.mapping(at, []*ast.MappingValueNode{n}, depth)
+	case *ast.AnchorNode:
+		name := n.Name.GetToken().Value
+		v := b.value(n.Value, depth+1)
+		b.anchors[name] = n.Value // only now: a value cannot contain itself
+		return v
+	case *ast.AliasNode:
+		name := n.Value.GetToken().Value
+		v, ok := b.anchors[name]
+		if !ok {
+			b.add(at, "", "there is no &%s before this *%s", name, name)
+			return b.bad(at)
+		}
+		return b.value(v, depth+1)
+	case *ast.TagNode:
+		return b.tagged(at, n, depth)
+	}
+	b.add(at, "", "this kind of YAML (%s) cannot be in a profile", strings.ToLower(n.Type().String()))
+	return b.bad(at)
+}
+
+func (b *treeBuilder) tagged(at pos, n *ast.TagNode, depth int) *node {
+	tag := n.Start.Value
+	if n.Value == nil {
+		return b.bad(at)
+	}
+	v := b.value(n.Value, depth+1)
+	switch tag {
+	case "!reset":
+		v.reset, v.resetAt = true, at
+	case "!!str":
+		if v.kind.scalar() && v.kind != kindNull {
+			v.kind = kindText
+		}
+	case "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq":
+	default:
+		b.add(at, "", "the tag %s is unknown%s The only tag is !reset", tag, strings.TrimSuffix(didYouMean(tag, []string{"!reset"}), "?")+".")
+		return b.bad(at)
+	}
+	return v
+}
+
+func (b *treeBuilder) mapping(at pos, values []*ast.MappingValueNode, depth int) *node {
+	m := &node{kind: kindMap, at: at}
+	seen := make(map[string]pos, len(values))
+	var merged []*node
+	for i, mv := range values {
+		keyAt := place(b.src, mv.Key.GetToken())
+		if i == 0 && mv.Key.GetToken() != nil && at.line >= keyAt.line {
+			m.at = keyAt // the library's place of a block map is its first colon
+		}
+		if mv.Key.IsMergeKey() {
+			merged = append(merged, b.mergeKey(keyAt, mv.Value, depth)...)
+			continue
+		}
+		key, ok := keyText(mv.Key)
+		if !ok {
+			b.add(keyAt, "", "a key is plain text")
+			continue
+		}
+		if first, twice := seen[key]; twice {
+			b.add(keyAt, key, "the key %s is here a second time; the first is in line %d", clip(key), first.line)
+			continue
+		}
+		seen[key] = keyAt
+		m.entries = append(m.entries, entry{key, keyAt, b.value(mv.Value, depth+1)})
+	}
+	for _, from := range merged {
+		for _, e := range from.entries {
+			if _, there := seen[e.key]; !there {
+				seen[e.key] = e.at
+				m.entries = append(m.entries, e)
+			}
+		}
+	}
+	return m
+}
+
+// mergeKey returns the maps that `<<: *alias` brings in.
+func (b *treeBuilder) mergeKey(at pos, value ast.Node, depth int) []*node {
+	v := b.value(value, depth+1)
+	maps := []*node{v}
+	if v.kind == kindList {
+		maps = v.items
+	}
+	for _, m := range maps {
+		if m.kind != kindMap {
+			if m.kind != kindBad {
+				b.add(at, "<<", "<< takes a map, or a list of maps, not %s", m.kind.what())
+			}
+			return nil
+		}
+	}
+	return maps
+}
+
+func keyText(k ast.MapKeyNode) (string, bool) {
+	switch k := k.(type) {
+	case *ast.StringNode:
+		return k.Value, true
+	case *ast.MappingKeyNode:
+		inner, ok := k.Value.(ast.MapKeyNode)
+		if !ok {
+			return "", false
+		}
+		return keyText(inner)
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return k.GetToken().Value, true
+	}
+	return "", false
+}
+
+// clip quotes a person's text for a sentence, shortened when it is long.
+func clip(s string) string {
+	if r := []rune(s); len(r) > 60 {
+		s = string(r[:57]) + "..."
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,291 @@
+package profiles
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	tmpl "text/template/parse"
+	"time"
+	_ "time/tzdata" // timezones are checked the same on every build host
+	"unicode"
+)
+
+// cryptPattern are the crypt(5) hashes that the libraries of EL7 to EL10 read and that are still strong: SHA-256,
+// SHA-512, bcrypt, scrypt, yescrypt and gost-yescrypt. MD5 and DES are not: a DES hash looks like a plain password.
+const cryptPattern = `\$[56]\$(rounds=[0-9]{4,9}\$)?[./0-9A-Za-z]{1,16}\$([./0-9A-Za-z]{43}|[./0-9A-Za-z]{86})` +
+	`|\$g?y\$[./0-9A-Za-z]+\$[./0-9A-Za-z]{1,86}\$[./0-9A-Za-z]{43}` +
+	`|\$7\$[./0-9A-Za-z]{11,97}\$[./0-9A-Za-z]{43}` +
+	`|\$2[abxy]\$[0-9]{2}\$[./0-9A-Za-z]{53}`
+
+func checkURL(s string) string {
+	scheme, _, ok := strings.Cut(s, "://")
+	if !ok || !slices.Contains([]string{"http", "https", "ftp", "file"}, scheme) {
+		return fmt.Sprintf("is %s, which does not begin with http://, https://, ftp:// or file://", clip(hideUser(s)))
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return "is not an address that can be read"
+	case scheme == "file" && (u.Host != "" || !path.IsAbs(u.Path)):
+		return fmt.Sprintf("is %s; after file:// comes an absolute path, so three slashes", clip(s))
+	case scheme != "file" && u.Hostname() == "":
+		return fmt.Sprintf("is %s, which names no host", clip(s))
+	case u.Fragment != "":
+		return fmt.Sprintf("is %s, and a repository's address has no #", clip(hideUser(s)))
+	}
+	return ""
+}
+
+// hideUser takes a user's name and password out of an address that is going to be shown.
+func hideUser(s string) string {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return s
+	}
+	host, tail, slash := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(host, '@'); i >= 0 {
+		host = host[i+1:]
+	}
+	if slash {
+		host += "/"
+	}
+	return scheme + "://" + host + tail
+}
+
+func checkPackage(s string) string {
+	switch {
+	case strings.HasPrefix(s, "-"):
+		return fmt.Sprintf("is %s; packages that are left out go into packages.exclude", clip(s))
+	case strings.HasSuffix(s, ".rpm"):
+		return fmt.Sprintf("is %s; packages come from repositories, not from files", clip(s))
+	case s == "*":
+		return "is every package; name those that are wanted"
+	}
+	return ""
+}
+
+func checkID(s string) string {
+	if s == "65535" {
+		return "is 65535, which programs take for no ID at all"
+	}
+	return ""
+}
+
+// sshKeyTypes are what sshd of EL7 to EL10 takes in authorized_keys; DSA is not.
+func sshKeyTypes() []string {
+	return []string{
+		"ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+		"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
+	}
+}
+
+// checkSSHKey checks a line of authorized_keys (sshd(8)): options, type, the key in base64 and a comment. It never shows it:
+// it may be a private key.
+func checkSSHKey(s string) string {
+	if strings.Contains(s, "PRIVATE KEY") {
+		return "is a private key; the public one, from the .pub file, belongs here, and this one should be replaced"
+	}
+	if strings.ContainsAny(s, "\r\n") {
+		return "has more than one line; give each key as its own item"
+	}
+	words := keyWords(s)
+	at := slices.IndexFunc(words, func(w string) bool { return slices.Contains(sshKeyTypes(), w) })
+	if at < 0 || at > 1 {
+		if slices.Contains(words, "ssh-dss") {
+			return "is a DSA key, which no sshd of today accepts"
+		}
+		return "is not an SSH public key: it does not begin with a type such as ssh-ed25519"
+	}
+	if at+1 >= len(words) {
+		return "is not an SSH public key: nothing follows its type"
+	}
+	blob, err := base64.StdEncoding.DecodeString(words[at+1])
+	if err != nil {
+		return "is not an SSH public key: what follows its type is not base64; perhaps it was cut off"
+	}
+	// RFC 4253 6.6: the key begins with its type as a string; every further field is a length and bytes.
+	fields := 0
+	for rest := blob; len(rest) > 0; fields++ {
+		if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
+			return "is not an SSH public key: its bytes end too early; perhaps it was cut off"
+		}
+		n := binary.BigEndian.Uint32(rest)
+		if fields == 0 && string(rest[4:4+n]) != words[at] {
+			return "is not an SSH public key: the type that it begins with is not the type inside"
+		}
+		rest = rest[4+n:]
+	}
+	if fields < 2 {
+		return "is not an SSH public key: it holds no key"
+	}
+	return ""
+}
+
+// keyWords splits at blanks outside of double quotes, which options such as command="…" have.
+func keyWords(s string) []string {
+	quoted, escaped := false, false
+	return strings.FieldsFunc(s, func(r rune) bool {
+		switch {
+		case escaped:
+			escaped = false
+		case r == '\\' && quoted:
+			escaped = true
+		case r == '"':
+			quoted = !quoted
+		}
+		return !quoted && (r == ' ' || r == '\t')
+	})
+}
+
+func checkClean(s string) string {
+	if path.Clean(s) != s {
+		return fmt.Sprintf("is %s; write it as %s", clip(s), clip(path.Clean(s)))
+	}
+	return ""
+}
+
+func checkImagePath(s string) string {
+	if !path.IsAbs(s) {
+		return fmt.Sprintf("is %s, and a path in the image begins with a slash", clip(s))
+	}
+	if p := checkClean(s); p != "" {
+		return p
+	}
+	if s == "/" {
+		return "is the whole image; name what is in it"
+	}
+	for _, d := range []string{"/proc", "/sys", "/dev", "/run"} {
+		if s == d || strings.HasPrefix(s, d+"/") {
+			return fmt.Sprintf("is %s, and %s is empty in an image", clip(s), d)
+		}
+	}
+	return ""
+}
+
+func checkRelativeGlob(s string) string {
+	if strings.HasPrefix(s, "/") {
+		return fmt.Sprintf("is %s; write it without the slash at its beginning", clip(s))
+	}
+	if slices.Contains(strings.Split(s, "/"), "..") {
+		return fmt.Sprintf("is %s, and .. leads out", clip(s))
+	}
+	if _, err := path.Match(s, ""); err != nil {
+		return fmt.Sprintf("is %s, which is not a glob: a [ or \\ is left open", clip(s))
+	}
+	return ""
+}
+
+func checkHostPath(s string) string {
+	if strings.HasPrefix(s, "~") {
+		return fmt.Sprintf("is %s; the ~ is not expanded, so write the whole path", clip(s))
+	}
+	return ""
+}
+
+func unitTypes() []string {
+	return []string{"service", "socket", "target", "timer", "mount", "automount", "swap", "path", "slice", "scope", "device"}
+}
+
+// unitType returns the type of a unit's name, or nothing when it has none, as in sshd.
+func unitType(s string) string {
+	if i := strings.LastIndexByte(s, '.'); i >= 0 {
+		return s[i+1:]
+	}
+	return ""
+}
+
+func checkUnit(s string) string {
+	t := unitType(s)
+	switch {
+	case strings.HasSuffix(s, "@") || strings.HasSuffix(s, "@."+t):
+		return "" // a template; enabling it takes its DefaultInstance
+	case t == "" || slices.Contains(unitTypes(), t):
+		return ""
+	}
+	if near := suggest(t, unitTypes()); near != "" {
+		return fmt.Sprintf("is %s; did you mean %s?", clip(s), strings.TrimSuffix(s, t)+near)
+	}
+	return "" // a dot inside of a service's name, such as dbus-org.example
+}
+
+func normalUnit(s string) string {
+	if !slices.Contains(unitTypes(), unitType(s)) {
+		return s + ".service"
+	}
+	return s
+}
+
+func checkTimezone(s string) string {
+	if s == "Local" || strings.Contains(s, "..") {
+		return fmt.Sprintf("is %s, and not a name of the tz database such as UTC or Europe/Berlin", clip(s))
+	}
+	if _, err := time.LoadLocation(s); err != nil {
+		return fmt.Sprintf("is %s, which the tz database does not have; names are like UTC or Europe/Berlin", clip(s))
+	}
+	return ""
+}
+
+func checkPort(s string) string {
+	numbers, _, ok := strings.Cut(s, "/")
+	if !ok {
+		return fmt.Sprintf("is %s; write the protocol too, as in 8080/tcp", clip(s))
+	}
+	from, to, isRange := strings.Cut(numbers, "-")
+	if !isRange {
+		to = from
+	}
+	a, errA := strconv.Atoi(from)
+	b, errB := strconv.Atoi(to)
+	if errA != nil || errB != nil || a < 1 || b > 65535 || a > b {
+		return fmt.Sprintf("is %s, and ports are 1 to 65535, the smaller first", clip(s))
+	}
+	return ""
+}
+
+func checkKernelArg(s string) string {
+	if strings.ContainsFunc(s, unicode.IsSpace) && !strings.Contains(s, `"`) {
+		return fmt.Sprintf("is %s; give each argument as its own item", clip(s))
+	}
+	key, _, _ := strings.Cut(s, "=")
+	switch {
+	case key == "root", key == "initrd", key == "BOOT_IMAGE", key == "rootflags", key == "rootfstype":
+		return fmt.Sprintf("is %s, and %s= is set by the installer, which knows the disk", clip(s), key)
+	case key == "ro", key == "rw":
+		return fmt.Sprintf("is %s, which the installer sets", clip(s))
+	case strings.HasPrefix(key, "imgbuild."):
+		return fmt.Sprintf("is %s, and imgbuild.* are the installer's arguments, not the installed system's", clip(s))
+	}
+	return ""
+}
+
+func checkModule(s string) string {
+	for _, end := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
+		if name, ok := strings.CutSuffix(s, end); ok {
+			return fmt.Sprintf("is %s; write the module's name: %s", clip(s), path.Base(name))
+		}
+	}
+	return ""
+}
+
+// checkTemplate reads a template without knowing the functions that the builder gives it.
+func checkTemplate(s string) string {
+	t := tmpl.New("template")
+	t.Mode = tmpl.SkipFuncCheck
+	if _, err := t.Parse(s, "", "", map[string]*tmpl.Tree{}); err != nil {
+		return "is not a template: " + strings.TrimPrefix(err.Error(), "template: ")
+	}
+	return ""
+}
+
+func normalMode(s string) string {
+	return fmt.Sprintf("%04s", strings.TrimLeft(s, "0"))
+}
+
+func flatFingerprint(s string) string {
+	return strings.ToUpper(strings.Join(strings.Fields(s), ""))
+}
