@@ -44,6 +44,9 @@ const bootExt4 = `[defaults]
 		features = has_journal,extent,huge_file,flex_bg,dir_nlink,extra_isize
 		inode_size = 256
 	}
+	small = {
+		blocksize = 4096
+	}
 `
 
 // Format makes the partition's file system with the identifier id on node. scratch is a directory for configuration.

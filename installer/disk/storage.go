@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -116,6 +117,9 @@ func dropCache(s Storage) {
 	}
 }
 
+// ErrNotUndone is wrapped when Commit failed and the disk could not be zeroed after it.
+var ErrNotUndone = errors.New("and what was written could not be undone")
+
 // Commit makes the disk bootable: it writes the table in the order of gpt.Table.Encode with everything synced between
 // groups, and reads the table back before the last sector. When anything fails, the first and last MiB are zeroed
 // again, so that the disk stays unbootable.
@@ -127,7 +131,7 @@ func Commit(s Storage, t *gpt.Table, bootCode []byte) error {
 	if err := commit(s, t, groups); err != nil {
 		size := int64(t.Sectors) * int64(t.SectorSize)
 		if undo := Revert(s, size); undo != nil {
-			return fmt.Errorf("%w; and it could not be undone: %w", err, undo)
+			return fmt.Errorf("%w; %w: %w", err, ErrNotUndone, undo)
 		}
 		return err
 	}
