@@ -224,11 +224,9 @@ func (a *assembler) overlay(t tree, name string) error {
 	return nil
 }
 
-// finish drops the directories that other packages own or that are empty for no reason, and classifies files.
+// finish drops the directories that other packages own, settles hard links and classifies files.
 func (t tree) finish(isBase bool, base map[string]bool) error {
-	first := map[string]string{} // of each set of hard links, the first name that is still there
-	for _, name := range slices.Sorted(maps.Keys(t)) {
-		f := t[name]
+	for name, f := range t {
 		if f.kind() == modeDir && (!isBase && base[name] || slices.Contains(mergedDirs(), name) || transient(name)) {
 			delete(t, name)
 			continue
@@ -238,19 +236,37 @@ func (t tree) finish(isBase bool, base map[string]bool) error {
 				return fmt.Errorf("%s is below a directory that is merged into /usr", name)
 			}
 		}
-		if f.kind() == modeRegular && f.HardLink != "" {
-			if target := t[f.HardLink]; target == nil || target.kind() != modeRegular {
-				// The first name is gone or moved: the next one takes its place.
-				if head := first[f.HardLink]; head != "" {
-					f.HardLink = head
-				} else {
-					first[f.HardLink], f.HardLink = name, ""
-				}
-			}
-		}
 		f.classify()
 	}
+	t.settleHardLinks()
 	return nil
+}
+
+// settleHardLinks keeps the sets of hard links whose names follow each other, and makes symbolic links of others. rpm
+// unpacks a set only when its members are neighbours in the payload, which rpmpack writes in the order of names.
+func (t tree) settleHardLinks() {
+	names := slices.Sorted(maps.Keys(t))
+	sets := map[string][]int{} // positions by the name that the archive had first
+	for i, name := range names {
+		if f := t[name]; f.kind() == modeRegular && f.Link != "" {
+			sets[f.Link] = append(sets[f.Link], i)
+		}
+	}
+	for _, set := range sets {
+		head := names[set[0]]
+		neighbours := set[len(set)-1]-set[0] == len(set)-1
+		for _, i := range set {
+			f := t[names[i]]
+			f.Link = ""
+			switch {
+			case neighbours && len(set) > 1:
+				f.Link = head
+			case f.Path != head:
+				f.Mode, f.Config = modeSymlink|0o777, false
+				f.Body = []byte(relative(path.Dir(f.Path), head))
+			}
+		}
+	}
 }
 
 // transient says whether a directory is on a file system that is empty at every boot.

@@ -52,6 +52,23 @@ func newPlan(ctx context.Context, recipeDigest string) (*plan, error) {
 	return &plan{rc, recipeDigest, hex.EncodeToString(h.Sum(nil)), res}, nil
 }
 
+// newPrefix begins the names of directories in which repositories are made.
+const newPrefix = "repo.new-"
+
+// sweep removes what a crash left behind.
+func sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, newPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, d := range left {
+		if err := os.RemoveAll(d); err != nil {
+			return fmt.Errorf("remove what a crash left behind: %w", err)
+		}
+	}
+	return nil
+}
+
 // build downloads, converts, signs and indexes into a new directory, which then takes the old one's place.
 func build(ctx context.Context, o Options, p *plan, sig *signer) (st state, err error) {
 	debs := filepath.Join(o.Dir, "debs")
@@ -61,7 +78,10 @@ func build(ctx context.Context, o Options, p *plan, sig *signer) (st state, err 
 	if err != nil {
 		return state{}, err
 	}
-	tmp, err := os.MkdirTemp(o.Dir, "repo.new-*")
+	if err := sweep(o.Dir); err != nil {
+		return state{}, err
+	}
+	tmp, err := os.MkdirTemp(o.Dir, newPrefix+"*")
 	if err != nil {
 		return state{}, err
 	}

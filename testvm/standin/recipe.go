@@ -237,7 +237,7 @@ func checkGlobs(globs []string) error {
 }
 
 // matches says whether a path matches one of the globs. A glob's elements are matched one by one as path.Match does; a
-// last element ** stands for everything below.
+// last element ** stands for the directory itself and everything below.
 func matches(name string, globs []string) bool {
 	for _, g := range globs {
 		if match(g, name) {
@@ -248,24 +248,21 @@ func matches(name string, globs []string) bool {
 }
 
 func match(glob, name string) bool {
-	below, deep := strings.CutSuffix(glob, "/**")
-	if !deep {
-		ok, err := path.Match(glob, name)
-		return err == nil && ok
+	if dir, deep := strings.CutSuffix(glob, "/**"); deep {
+		glob, name = dir, prefix(name, strings.Count(dir, "/"))
 	}
-	depth := strings.Count(below, "/")
-	at := -1
+	ok, err := path.Match(glob, name)
+	return err == nil && ok
+}
+
+// prefix gives the part of an absolute path that has n elements.
+func prefix(name string, n int) string {
 	for i := range len(name) {
 		if name[i] == '/' {
-			if depth--; depth < 0 {
-				at = i
-				break
+			if n--; n < 0 {
+				return name[:i]
 			}
 		}
 	}
-	if at < 0 {
-		return false
-	}
-	ok, err := path.Match(below, name[:at])
-	return err == nil && ok
+	return name
 }

@@ -141,10 +141,10 @@ func addFiles(r *rpmpack.RPM, t tree) {
 	}
 }
 
-// head is the first name of a set of hard links.
+// head stands for all names of one file.
 func (f *file) head() string {
-	if f.HardLink != "" {
-		return f.HardLink
+	if f.Link != "" {
+		return f.Link
 	}
 	return f.Path
 }

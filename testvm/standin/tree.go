@@ -27,10 +27,10 @@ type file struct {
 	Owner, Group string
 	MTime        int64
 	Body         []byte // content, or a symbolic link's target
-	// HardLink is the path of the file that this one is another name of; empty for the first name.
-	HardLink string
-	Config   bool
-	Doc      bool
+	// Link is the same for all names of one file that has several, and empty for others.
+	Link   string
+	Config bool
+	Doc    bool
 	// Lang is the language that the file is only for.
 	Lang string
 	// Caps are file capabilities in the text form of cap_from_text(3).
@@ -163,12 +163,12 @@ func readTar(r io.Reader, conffiles []string) (tree, error) {
 			if first == nil || first.kind() != modeRegular {
 				return nil, fmt.Errorf("%s is a hard link to %s, which is no file before it", h.Name, h.Linkname)
 			}
-			c := *first
-			c.Path = to
-			if c.HardLink == "" {
-				c.HardLink = first.Path
+			if first.Link == "" {
+				first.Link = first.Path
 			}
-			f = &c
+			twin := *first
+			twin.Path = to
+			f = &twin
 		default:
 			return nil, fmt.Errorf("%s is of type %q, which packages have no use for", h.Name, h.Typeflag)
 		}
