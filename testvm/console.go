@@ -29,6 +29,7 @@ type Console struct {
 	text    []byte
 	cursor  int // in text: where the next Expect begins
 	changed chan struct{}
+	ended   bool  // the last line will not grow any more
 	err     error // of the transcript
 }
 
@@ -72,6 +73,7 @@ func (c *Console) read(live io.Writer) {
 		}
 		if err != nil {
 			c.mu.Lock()
+			c.ended = true
 			close(c.changed)
 			c.changed = make(chan struct{})
 			c.mu.Unlock()
@@ -107,6 +109,15 @@ type Match struct {
 // goes on after the match. If several match, the one that begins first wins. A pattern sees one line at a time: ^ and $
 // are the line's ends, \z too, and the last line may grow.
 func (c *Console) Expect(ctx context.Context, patterns ...*regexp.Regexp) (Match, error) {
+	return c.expect(ctx, false, patterns)
+}
+
+// expectLine is Expect for whole lines: a line is looked at when it is complete, or the console has ended.
+func (c *Console) expectLine(ctx context.Context, patterns []*regexp.Regexp) (Match, error) {
+	return c.expect(ctx, true, patterns)
+}
+
+func (c *Console) expect(ctx context.Context, whole bool, patterns []*regexp.Regexp) (Match, error) {
 	c.mu.Lock()
 	start := c.cursor
 	c.mu.Unlock()
@@ -117,7 +128,7 @@ func (c *Console) Expect(ctx context.Context, patterns ...*regexp.Regexp) (Match
 			scan = max(c.cursor, scan-(start-c.cursor))
 			start = c.cursor
 		}
-		m, end, next := findMatch(c.text, start, scan, patterns)
+		m, end, next := findMatch(c.text, start, scan, whole && !c.ended, patterns)
 		if end >= 0 {
 			c.cursor = end
 			c.mu.Unlock()
@@ -137,7 +148,7 @@ func (c *Console) Expect(ctx context.Context, patterns ...*regexp.Regexp) (Match
 				}
 				return Match{}, c.failure(ErrConsoleClosed, patterns)
 			case <-ctx.Done():
-				return Match{}, c.failure(ctx.Err(), patterns)
+				return Match{}, c.failure(context.Cause(ctx), patterns)
 			}
 		}
 	}
@@ -150,12 +161,15 @@ func (c *Console) grownSince(changed chan struct{}) bool {
 }
 
 // findMatch looks for the first match in text[scan:], line by line. It returns the match and its end, or -1 and where
-// to go on: the beginning of the last, unfinished line.
-func findMatch(text []byte, start, scan int, patterns []*regexp.Regexp) (Match, int, int) {
+// to go on: the beginning of the last, unfinished line, which is left out if whole lines are wanted.
+func findMatch(text []byte, start, scan int, whole bool, patterns []*regexp.Regexp) (Match, int, int) {
 	for scan <= len(text) {
 		line, last := text[scan:], true
 		if i := bytes.IndexByte(line, '\n'); i >= 0 {
 			line, last = line[:i], false
+		}
+		if last && whole {
+			return Match{}, -1, scan
 		}
 		best, index := []int(nil), 0
 		for i, p := range patterns {

@@ -248,7 +248,7 @@ func (m *Machine) Wait(ctx context.Context) (Exit, error) {
 	select {
 	case <-m.ended:
 	case <-ctx.Done():
-		return Exit{}, fmt.Errorf("await the end of machine %s: %w; the console's last lines:\n%s", m.config.Name, ctx.Err(), m.console.Tail(15))
+		return Exit{}, fmt.Errorf("await the end of machine %s: %w; the console's last lines:\n%s", m.config.Name, context.Cause(ctx), m.console.Tail(15))
 	}
 	<-m.qmp.done // events come before the end
 	m.mu.Lock()

@@ -165,6 +165,13 @@ func (n *Network) Web() *WebServer { return n.web }
 // Namespace is where the network is: Do and Start run things beside the servers.
 func (n *Network) Namespace() *Namespace { return n.ns }
 
+// StopDHCP stops the DHCP and TFTP server, for good.
+func (n *Network) StopDHCP() {
+	if n.dhcp != nil {
+		n.dhcp.Kill()
+	}
+}
+
 // Leases returns the addresses that the DHCP server has given so far.
 func (n *Network) Leases() ([]Lease, error) {
 	b, err := os.ReadFile(filepath.Join(n.dir, "leases"))

@@ -24,10 +24,16 @@ func (e ErrLogin) Error() string {
 // Login waits for the login prompt, logs in, and prepares the shell for Run: no echo, no line editing, no prompt, wide
 // lines, and neither kernel nor systemd writing between what commands print.
 func (c *Console) Login(ctx context.Context, user, password string) error {
-	// What the kernel says may come after the prompt on the same line.
-	if _, err := c.Expect(ctx, regexp.MustCompile(`login: `)); err != nil {
+	if _, err := c.Expect(ctx, loginPrompt()); err != nil {
 		return fmt.Errorf("log in as %s: %w", user, err)
 	}
+	return c.logInAtPrompt(ctx, user, password)
+}
+
+// loginPrompt matches agetty's prompt. What the kernel says may come after it on the same line.
+func loginPrompt() *regexp.Regexp { return regexp.MustCompile(`login: `) }
+
+func (c *Console) logInAtPrompt(ctx context.Context, user, password string) error {
 	if err := c.Send(user + "\n"); err != nil {
 		return err
 	}
