@@ -22,7 +22,9 @@ func TestTheDemoTakesCentOSOnlyIfAMirrorAnswers(t *testing.T) {
 		profile string
 		why     string
 	}{
-		{"it answers", func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 200, Body: http.NoBody}, nil }, "centos-stream-9", "answers"},
+		{"it answers", func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+		}, "centos-stream-9", "answers"},
 		{"it refuses", func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 403, Status: "403 Forbidden", Body: http.NoBody}, nil
 		}, "demo", "403 Forbidden, so a stand-in"},

@@ -7,6 +7,45 @@ import (
 	"testing"
 )
 
+func TestADisksDigestDependsOnItsContentsAlone(t *testing.T) {
+	const size = 1 << 20
+	make1 := func(writes map[int64]string) string {
+		path := filepath.Join(t.TempDir(), "d")
+		if err := CreateDisk(path, size); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off, s := range writes {
+			if _, err := f.WriteAt([]byte(s), off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		h, err := HashDisk(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	empty := make1(nil)
+	if make1(map[int64]string{0: "\x00\x00", 400000: "\x00"}) != empty {
+		t.Error("zeros are not a hole")
+	}
+	seen := map[string]bool{empty: true}
+	for _, w := range []map[int64]string{{0: "a"}, {1: "a"}, {0: "b"}, {65536: "a"}, {size - 1: "a"}} {
+		if h := make1(w); seen[h] {
+			t.Errorf("%v has the digest of another", w)
+		} else {
+			seen[h] = true
+		}
+	}
+}
+
 func TestBootableSaysWhatAFirmwareWouldFind(t *testing.T) {
 	const size = 1 << 20
 	for _, tt := range []struct {
