@@ -126,7 +126,6 @@ func (c *treeChecker) value(n *node, t reflect.Type, tag reflect.StructTag, path
 			}
 			c.value(item, t.Elem(), tag, at)
 		}
-		n.items = slices.DeleteFunc(n.items, func(i *node) bool { return i.kind == kindBad })
 	case reflect.Bool:
 		if n.kind == kindText && slices.Contains([]string{"yes", "no", "on", "off"}, strings.ToLower(n.text)) {
 			c.wrong(n, path, "is %s; write true or false", clip(n.text))
@@ -149,14 +148,18 @@ func (c *treeChecker) mapping(n *node, t reflect.Type, tag reflect.StructTag, pa
 	for i := range n.entries {
 		e := &n.entries[i]
 		at := join(path, e.key)
-		if p := c.text(tag.Get("keys"), e.key); p != "" {
-			c.add(e.at, at, "the name %s in %s %s", clip(e.key), path, p)
+		badKey := c.text(tag.Get("keys"), e.key)
+		if badKey != "" {
+			c.add(e.at, at, "a name in %s %s", path, badKey)
 		}
 		// An account or a group may need nothing said but its name.
 		if e.value.kind == kindNull && !e.value.reset && t.Elem().Kind() == reflect.Struct && (path == "users" || path == "groups") {
 			e.value = &node{kind: kindMap, at: e.at}
 		}
 		c.value(e.value, t.Elem(), tag, at)
+		if badKey != "" {
+			e.value = &node{kind: kindBad, at: e.at}
+		}
 	}
 }
 
@@ -226,7 +229,11 @@ func (c *treeChecker) want(n *node, k kind, path, what string) bool {
 	if n.kind == k {
 		return true
 	}
-	c.wrong(n, path, "is %s, and %s is wanted", n.kind.what(), what)
+	found := n.kind.what()
+	if n.kind == kindFloat {
+		found = n.text
+	}
+	c.wrong(n, path, "is %s, and %s is wanted", found, what)
 	return false
 }
 

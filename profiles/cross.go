@@ -77,8 +77,35 @@ func (x *crossChecker) later(a, b []string) (last, first []string) {
 
 // contradict reports that a and b cannot both be, at the later of them. The sentence gets the place of the other.
 func (x *crossChecker) contradict(a, b []string, format string, args ...any) {
-	last, first := x.later(a, b)
-	x.at(last, "%s (%s is at %s)", fmt.Sprintf(format, args...), keyPath(first), x.place(first...))
+	sentence := fmt.Sprintf(format, args...)
+	switch {
+	case !x.has(b...):
+		x.at(a, "%s", sentence) // b is a default
+	case !x.has(a...):
+		x.at(b, "%s", sentence)
+	default:
+		last, first := x.later(a, b)
+		x.at(last, "%s (%s is at %s)", sentence, label(first), x.place(first...))
+	}
+}
+
+// label is a key's path for a sentence: an item of a list goes by the list, because the numbers of a merged list are not
+// those of its files.
+func label(path []string) string {
+	if _, err := strconv.Atoi(path[len(path)-1]); err == nil {
+		path = path[:len(path)-1]
+	}
+	return keyPath(path)
+}
+
+// remedy says how to end a contradiction: what was inherited is taken out with !reset.
+func (x *crossChecker) remedy(a, b []string, reset string) string {
+	pa, _ := x.tree.find(a...)
+	pb, _ := x.tree.find(b...)
+	if pa.src == pb.src {
+		return "take one out"
+	}
+	return "take the inherited one out with `" + reset + "`"
 }
 
 func (x *crossChecker) required() {
@@ -94,13 +121,13 @@ func (x *crossChecker) required() {
 	if x.isBad("repositories") {
 		return
 	}
-	enabled := 0
+	enabled := false
 	for _, r := range x.p.Repositories {
-		enabled += len(slices.DeleteFunc([]bool{*r.Enabled}, func(b bool) bool { return !b }))
+		enabled = enabled || *r.Enabled
 	}
-	if len(x.p.Repositories) == 0 {
+	if n := x.tree.get("repositories"); n == nil || len(n.entries) == 0 {
 		x.at([]string{"repositories"}, "repositories is missing or empty; packages come from at least one")
-	} else if enabled == 0 {
+	} else if !enabled && len(x.p.Repositories) == len(n.entries) {
 		x.at([]string{"repositories"}, "every repository has enabled: false; packages come from at least one")
 	}
 }
@@ -112,7 +139,9 @@ func (x *crossChecker) isBad(path ...string) bool {
 		if n.kind == kindBad {
 			return true
 		}
-		if n = n.get(p); n == nil {
+		if i, err := strconv.Atoi(p); err == nil && n.kind == kindList && i < len(n.items) {
+			n = n.items[i]
+		} else if n = n.get(p); n == nil {
 			return false
 		}
 	}
@@ -165,8 +194,7 @@ func (x *crossChecker) oneOf(n *node, path, keys []string) {
 	if len(given) > 1 {
 		a, b := append(slices.Clone(path), given[0]), append(slices.Clone(path), given[1])
 		_, first := x.later(a, b)
-		x.contradict(a, b, "%s has %s, and only one can be; take one out, with `%s: !reset` if it was inherited",
-			keyPath(path), list(given, "and"), first[len(first)-1])
+		x.contradict(a, b, "%s has %s, and only one can be; %s", keyPath(path), list(given, "and"), x.remedy(a, b, first[len(first)-1]+": !reset"))
 	}
 }
 
@@ -178,7 +206,7 @@ func (x *crossChecker) lists() {
 	x.disjoint([]string{"services", "enable"}, []string{"services", "mask"}, same, "%s is both enabled and masked")
 	flat := func(s string) string { return strings.ReplaceAll(s, "-", "_") }
 	x.disjoint([]string{"kernel", "modules"}, []string{"kernel", "blacklist"}, flat, "%s is both loaded and blacklisted")
-	if i := slices.Index(x.p.Packages.Exclude, x.p.Kernel.Package); i >= 0 {
+	if i := slices.Index(x.p.Packages.Exclude, x.p.Kernel.Package); i >= 0 && !slices.Contains(x.p.Packages.Install, x.p.Kernel.Package) {
 		x.at([]string{"packages", "exclude", strconv.Itoa(i)}, "packages.exclude has %s, which is the kernel that the image boots (kernel.package)", x.p.Kernel.Package)
 	}
 	if i := slices.Index(x.p.Services.Mask, x.p.Services.Target); i >= 0 {
@@ -202,16 +230,17 @@ func (x *crossChecker) disjoint(a, b []string, form func(string) string, sentenc
 	}
 	for j, n := range items(b) {
 		i, both := seen[form(n.text)]
-		if !both {
+		if !both || n.kind == kindBad {
 			continue
 		}
 		pa, pb := append(slices.Clone(a), strconv.Itoa(i)), append(slices.Clone(b), strconv.Itoa(j))
-		x.contradict(pa, pb, sentence+"; take one out, with `- !reset %s` if it was inherited", n.text, n.text)
+		x.contradict(pa, pb, sentence+"; %s", n.text, x.remedy(pa, pb, "- !reset "+n.text))
 	}
 }
 
 func (x *crossChecker) kernel() {
 	serial, _, _ := strings.Cut(x.p.Kernel.Serial, ",")
+	selinux := !x.isBad("system", "selinux")
 	for i, a := range x.p.Kernel.Args {
 		path := []string{"kernel", "args", strconv.Itoa(i)}
 		key, value, _ := strings.Cut(a, "=")
@@ -220,11 +249,11 @@ func (x *crossChecker) kernel() {
 		switch {
 		case key == "console" && device == serial && value != x.p.Kernel.Serial:
 			x.contradict(path, []string{"kernel", "serial"}, "the argument %s and the serial console %s name the same device differently", a, x.p.Kernel.Serial)
-		case a == "selinux=0" && mode != "disabled":
+		case selinux && a == "selinux=0" && mode != "disabled":
 			x.contradict(path, []string{"system", "selinux"}, "the argument selinux=0 disables SELinux, and system.selinux is %s", mode)
-		case a == "selinux=1" && mode == "disabled":
+		case selinux && a == "selinux=1" && mode == "disabled":
 			x.contradict(path, []string{"system", "selinux"}, "the argument selinux=1 enables SELinux, and system.selinux is disabled")
-		case a == "enforcing=0" && mode == "enforcing", a == "enforcing=1" && mode != "enforcing":
+		case selinux && (a == "enforcing=0" && mode == "enforcing" || a == "enforcing=1" && mode != "enforcing"):
 			x.contradict(path, []string{"system", "selinux"}, "the argument %s is against system.selinux, which is %s", a, mode)
 		}
 	}
@@ -258,7 +287,7 @@ func (x *crossChecker) scripts() {
 	for i, s := range x.p.Scripts {
 		path := []string{"scripts", strconv.Itoa(i)}
 		if s.Name == "" {
-			if !x.has(append(path, "name")...) {
+			if !x.has(append(path, "name")...) && !x.isBad(path...) {
 				x.at(path, "%s.name is missing; the build shows it", keyPath(path))
 			}
 			continue

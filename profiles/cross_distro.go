@@ -78,7 +78,7 @@ func (x *crossChecker) repositories() {
 func (x *crossChecker) variables(path []string, address string, known []string) {
 	for _, m := range dnfVariable.FindAllStringSubmatch(address, -1) {
 		if name := m[1] + m[2]; !slices.Contains(known, name) {
-			x.at(path, "%s has the variable $%s, which distro.vars does not give%s", keyPath(path), name, didYouMean(name, known))
+			x.at(path, "%s has the variable $%s, which distro.vars does not give%s", label(path), name, didYouMean(name, known))
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (x *crossChecker) rootAccount() {
 	switch {
 	case x.isBad("root", "password"), x.isBad(locked...):
 	case *r.Locked && r.Password != "":
-		x.contradict(locked, []string{"root", "password"}, "root has a password and is locked; take one of the two out, with !reset if it was inherited")
+		x.contradict(locked, []string{"root", "password"}, "root has a password and is locked; %s", x.remedy(locked, []string{"root", "password"}, "password: !reset"))
 	case !*r.Locked && r.Password == "":
 		x.at(locked, "root.locked is false and root has no password, so anybody could log in as root; give root.password")
 	}

@@ -23,6 +23,9 @@ func decode(n *node, v reflect.Value) {
 	case reflect.Map:
 		v.Set(reflect.MakeMapWithSize(v.Type(), len(n.entries)))
 		for _, e := range n.entries {
+			if e.value.kind == kindBad {
+				continue
+			}
 			item := reflect.New(v.Type().Elem()).Elem()
 			decode(e.value, item)
 			v.SetMapIndex(reflect.ValueOf(e.key), item)

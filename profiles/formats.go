@@ -46,8 +46,8 @@ func formats() map[string]format {
 		"package-glob":          {what: "a package's name or glob", re: `[A-Za-z0-9*?\[][A-Za-z0-9*?\[\]._+:~^-]*`, max: 256, examples: []string{"iwl*-firmware"}},
 		"language":              {what: "a locale such as en_US", re: `C|POSIX|[a-z]{2,3}(_[A-Z]{2})?(\.[A-Za-z0-9-]+)?(@[a-z]+)?`, max: 32, examples: []string{"en_US"}},
 		"module-stream":         {what: "a module and its stream", re: `[A-Za-z0-9._+-]+:[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)?`, max: 128, examples: []string{"nodejs:20"}},
-		"user-name":             {what: "a login name: small letters, digits, _ and -, at most 32", re: `[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?`, max: 32, examples: []string{"operator"}},
-		"group-name":            {what: "a group's name: small letters, digits, _ and -, at most 32", re: `[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?`, max: 32, examples: []string{"wheel"}},
+		"user-name":             {what: "a login name, of small letters, digits, _ and -", re: `[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?`, max: 32, examples: []string{"operator"}},
+		"group-name":            {what: "a group's name, of small letters, digits, _ and -", re: `[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?`, max: 32, examples: []string{"wheel"}},
 		"owner":                 {what: "a user's or group's name or number", re: `[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?|[0-9]{1,10}`, max: 32, examples: []string{"root"}},
 		"id":                    {from: 1, to: 4294967294, check: checkID},
 		"crypt":                 {what: "a crypt hash, which begins with $6$ or $y$; make one with `openssl passwd -6`", re: cryptPattern, max: 512, secret: true},
@@ -62,7 +62,7 @@ func formats() map[string]format {
 		"user-sudo":             {enum: []string{"all", "nopasswd"}},
 		"sudoers-name":          {what: "letters, digits, _ and - (sudo does not read files with a dot in their name)", re: `[A-Za-z0-9_-]+`, max: 64},
 		"unit":                  {what: "a systemd unit", re: `[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?`, max: 255, check: checkUnit, normal: normalUnit, examples: []string{"sshd", "fstrim.timer"}},
-		"target":                {what: "a systemd target", re: `[A-Za-z0-9:_.\\-]+\.target`, max: 255, examples: []string{"multi-user.target"}},
+		"target":                {what: "a systemd target such as multi-user.target", re: `[A-Za-z0-9:_.\\-]+\.target`, max: 255, examples: []string{"multi-user.target"}},
 		"timezone":              {what: "a timezone such as Europe/Berlin", re: `[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}`, max: 64, check: checkTimezone, examples: []string{"UTC", "Europe/Berlin"}},
 		"locale":                {what: "a locale such as en_US.UTF-8", re: `(C|POSIX|[a-z]{2,3}_[A-Z]{2})(\.[A-Za-z0-9-]+)?(@[a-z]+)?`, max: 32, examples: []string{"C.UTF-8", "en_US.UTF-8"}},
 		"keymap":                {what: "a keymap such as us or de-nodeadkeys", re: `[A-Za-z0-9][A-Za-z0-9_.-]*`, max: 64, examples: []string{"us"}},
@@ -100,11 +100,11 @@ func sizeFormat(least, most int64, example string) format {
 			n, err := ParseSize(s)
 			switch {
 			case err != nil:
-				return err.Error()
+				return fmt.Sprintf("is %s, and not a size such as %s", clip(s), example)
 			case n < least:
-				return fmt.Sprintf("is less than %s", FormatSize(least))
+				return fmt.Sprintf("is %s, less than %s", s, FormatSize(least))
 			case n > most:
-				return fmt.Sprintf("is more than %s", FormatSize(most))
+				return fmt.Sprintf("is %s, more than %s", s, FormatSize(most))
 			}
 			return ""
 		},
@@ -179,14 +179,14 @@ func (c *checker) text(name, s string) string {
 	case utf8.RuneCountInString(s) > f.limit():
 		return fmt.Sprintf("has %d characters, more than %d", utf8.RuneCountInString(s), f.limit())
 	case !c.matches(name, f, s):
-		if f.secret {
-			return "is not " + f.what + " (the value is not shown)"
-		}
 		if f.check != nil {
 			// the more particular sentence, if there is one
 			if p := f.check(s); p != "" {
 				return p
 			}
+		}
+		if f.secret {
+			return "is not " + f.what + " (the value is not shown)"
 		}
 		return fmt.Sprintf("is %s, and not %s", shown, f.what)
 	case f.check != nil:

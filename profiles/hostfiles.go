@@ -49,11 +49,11 @@ func (x *crossChecker) hostFiles() {
 }
 
 func (x *crossChecker) gpgKey(path []string, k GPGKey, r Repository) {
-	if k.Shipped != "" && k.Fingerprint == "" && !x.isBadItem(path, "fingerprint") {
+	if k.Shipped != "" && k.Fingerprint == "" && !x.isBad(append(slices.Clone(path), "fingerprint")...) {
 		x.at(path, "%s takes the shipped key %s without its fingerprint; write what you trust: %s", keyPath(path), k.Shipped, shippedPrint(k.Shipped))
 		return
 	}
-	if k.Shipped == "" && k.File == "" || k.Shipped != "" && k.File != "" {
+	if k.Shipped == "" && k.File == "" || k.Shipped != "" && k.File != "" || x.isBad(append(slices.Clone(path), "fingerprint")...) {
 		return // reported already
 	}
 	name, key := k.Shipped, "shipped"
@@ -74,19 +74,6 @@ func (x *crossChecker) gpgKey(path []string, k GPGKey, r Repository) {
 	if err != nil {
 		x.at(append(path, key), "%s is %s, and %v", keyPath(append(path, key)), name, err)
 	}
-}
-
-// isBadItem is isBad for a key of a list's item.
-func (x *crossChecker) isBadItem(path []string, key string) bool {
-	n := x.tree
-	for _, p := range append(slices.Clone(path), key) {
-		if i, err := strconv.Atoi(p); err == nil && n.kind == kindList && i < len(n.items) {
-			n = n.items[i]
-		} else if n = n.get(p); n == nil {
-			return false
-		}
-	}
-	return n.kind == kindBad
 }
 
 // notMadeYet says whether a repository is one of this host that is still to be made, as the stand-in is. Its key comes with

@@ -27,9 +27,18 @@ func Load(ctx context.Context, nameOrPath string) (*Profile, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := finish(c, chain)
+	if es := c.errors(); es != nil {
+		return nil, es
+	}
+	return p, nil
+}
+
+// finish merges the chain, fills in the defaults and checks the whole. The profile is good when c has nothing then.
+func finish(c *collector, chain []layer) *Profile {
 	merged := mergeChain(c, chain)
 	if merged == nil {
-		return nil, c.errors()
+		return nil
 	}
 	p := &Profile{tree: merged, Dir: chain[0].src.dir}
 	decode(merged, reflect.ValueOf(p).Elem())
@@ -41,13 +50,7 @@ func Load(ctx context.Context, nameOrPath string) (*Profile, error) {
 	x.name(chain[0].src)
 	p.fillDefaults()
 	x.all()
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("load profile %s: %w", nameOrPath, err)
-	}
-	if es := c.errors(); es != nil {
-		return nil, es
-	}
-	return p, nil
+	return p
 }
 
 // readChain reads a profile and what it extends, the profile itself first, each checked on its own.

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	maxDepth = 32    // a profile needs six levels
-	maxNodes = 50000 // values after aliases are expanded
+	maxDepth  = 32    // a profile needs six levels
+	maxTokens = 60000 // the parser takes time with the square of the keys; this many take a second
+	maxNodes  = 50000 // values after aliases are expanded
 )
 
 // parse reads one YAML document into nodes. Everything wrong with its form goes to c; nil means that nothing can be used.
@@ -33,6 +34,10 @@ func parse(c *collector, src *source, data []byte) (root *node) {
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	tokens := lexer.Tokenize(string(data))
+	if len(tokens) > maxTokens {
+		c.add(place(src, tokens[maxTokens]), "", "the profile has more than %d words and signs up to here", maxTokens)
+		return nil
+	}
 	if at, ok := tooDeep(tokens); ok {
 		c.add(place(src, at), "", "this is nested deeper than %d levels", maxDepth)
 		return nil
@@ -260,7 +265,7 @@ func (b *treeBuilder) tagged(at pos, n *ast.TagNode, depth int) *node {
 		}
 	case "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq":
 	default:
-		b.add(at, "", "the tag %s is unknown%s The only tag is !reset", tag, strings.TrimSuffix(didYouMean(tag, []string{"!reset"}), "?")+".")
+		b.add(at, "", "the tag %s is unknown; the only tag is !reset", tag)
 		return b.bad(at)
 	}
 	return v

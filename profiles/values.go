@@ -157,7 +157,7 @@ func checkImagePath(s string) string {
 		return p
 	}
 	if s == "/" {
-		return "is the whole image; name what is in it"
+		return `is "/", the whole image; name what is in it`
 	}
 	for _, d := range []string{"/proc", "/sys", "/dev", "/run"} {
 		if s == d || strings.HasPrefix(s, d+"/") {

@@ -1,0 +1,63 @@
+package profiles
+
+import (
+	_ "embed"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strings"
+)
+
+// typesSource is the text of profile.go, whose comments are the descriptions. It is in the binary.
+//
+//go:embed profile.go
+var typesSource string
+
+// readDocs returns the comments of profile.go by "Type" and "Type.Field", in one line each.
+func readDocs() (map[string]string, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), "profile.go", typesSource, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		return nil, fmt.Errorf("read the descriptions of a profile's keys: %w", err)
+	}
+	docs := map[string]string{}
+	for _, d := range file.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.TYPE {
+			continue
+		}
+		for _, s := range g.Specs {
+			t, ok := s.(*ast.TypeSpec)
+			if !ok {
+				continue
+			}
+			st, ok := t.Type.(*ast.StructType)
+			if !ok {
+				continue
+			}
+			docs[t.Name.Name] = oneLine(g.Doc)
+			for _, f := range st.Fields.List {
+				for _, n := range f.Names {
+					docs[t.Name.Name+"."+n.Name] = withKey(oneLine(f.Doc), n.Name, f.Tag)
+				}
+			}
+		}
+	}
+	return docs, nil
+}
+
+func oneLine(c *ast.CommentGroup) string { return strings.Join(strings.Fields(c.Text()), " ") }
+
+// withKey replaces the Go name that a comment begins with by the key that people write.
+func withKey(doc, name string, tag *ast.BasicLit) string {
+	rest, ok := strings.CutPrefix(doc, name+" ")
+	if !ok || tag == nil {
+		return doc
+	}
+	_, key, ok := strings.Cut(tag.Value, `yaml:"`)
+	if !ok {
+		return doc
+	}
+	key = key[:strings.IndexAny(key, `,"`)]
+	return "`" + key + "` " + rest
+}
