@@ -1,0 +1,72 @@
+// Command installer is /init of the mini initramfs: it makes of a bare machine one that boots from its own disk. On any
+// other system it only says what it is, or what it would find.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"imgbuild/installer/hw"
+	"imgbuild/installer/pid1"
+	"imgbuild/installer/report"
+	"imgbuild/installer/worker"
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		err := pid1.Run(pid1.Config{
+			Worker: []string{"/proc/self/exe", "worker"},
+			Env:    []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux", "GOTRACEBACK=all", "IMGBUILD_WORKER=1"},
+		})
+		fmt.Fprintln(os.Stderr, report.Prefix+err.Error())
+		os.Exit(1)
+	}
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "worker" && os.Getenv("IMGBUILD_WORKER") == "1" && os.Getppid() == 1:
+		os.Exit(work())
+	case len(os.Args) == 2 && os.Args[1] == "facts":
+		m, err := hw.Inspect()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "installer:", err)
+			os.Exit(1)
+		}
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", "  ")
+		if err := e.Encode(m); err != nil {
+			fmt.Fprintln(os.Stderr, "installer:", err)
+			os.Exit(1)
+		}
+	default:
+		fmt.Fprintln(os.Stderr, `This is imgbuild's installer, the first process of a mini initramfs. It installs a machine that was booted into it,
+and does nothing here. "installer facts" shows what it would find out about this machine.`)
+		os.Exit(2)
+	}
+}
+
+// work is the installer itself, in the process that the first process started.
+func work() int {
+	pipe := pid1.NewPipe()
+	defer pipe.Close()
+	say := report.New(pipe)
+	log := slog.New(slog.NewTextHandler(pipe, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() { // ends with the process
+		<-stop
+		cancel(errors.New("somebody asked for a stop"))
+	}()
+	if err := worker.Run(ctx, say, log); err != nil {
+		say.Failed(err)
+		return 1
+	}
+	say.Done("the image is installed, and the disk boots")
+	return 0
+}

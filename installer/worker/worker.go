@@ -1,0 +1,171 @@
+// Package worker is the installer from its start to its end, as the child of the first process: kernel arguments,
+// modules, machine, network, clock, installation. The initramfs's files and the machine come in; lines for the consoles
+// and an error, if something failed, go out.
+//
+// It decides nothing itself: each step is a package of its own.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"imgbuild/image"
+	"imgbuild/installer"
+	"imgbuild/installer/cmdline"
+	"imgbuild/installer/hw"
+	"imgbuild/installer/netup"
+	"imgbuild/installer/pid1"
+	"imgbuild/installer/report"
+)
+
+// KeyFile has the public keys whose manifests are trusted.
+const KeyFile = "/etc/imgbuild/release.pub"
+
+// Run does all that the kernel's arguments ask for. When it returns nil the machine may reboot into what was installed.
+func Run(ctx context.Context, say *report.Lines, log *slog.Logger) error {
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("read the kernel's arguments: %w", err)
+	}
+	args, err := cmdline.Parse(string(text))
+	for _, w := range args.Warnings {
+		say.Warn("%s", w)
+	}
+	if err != nil {
+		return err
+	}
+	keys, err := trustedKeys()
+	if err != nil {
+		return err
+	}
+	loadModules(ctx, say, log)
+	if err := pid1.MountEFIVars(); err != nil {
+		say.Warn("%v", err)
+	}
+	machine, err := hw.Inspect()
+	if err != nil {
+		return err
+	}
+	// Garbage is collected in time when memory is short; the kernel and the tools need the other half.
+	debug.SetMemoryLimit(machine.MemoryBytes / 2)
+	describe(machine, say)
+	host := hostOf(args.Manifest)
+	network, err := netup.Up(ctx, netup.Options{Report: say, BootIF: args.BootIF, V6: isV6(host)})
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	say.Info("network: %s", network)
+	clock := netup.Clock{Report: say, Floor: buildTime(), NTP: network.NTP, URL: args.Manifest}
+	if err := clock.Correct(ctx, time.Now()); err != nil {
+		say.Warn("%v", err)
+	}
+	if err := installer.Run(ctx, installer.Config{Args: args, Keys: keys, Machine: machine, Report: say}); err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			return fmt.Errorf("%w: %w", cause, err)
+		}
+		return err
+	}
+	return nil
+}
+
+func trustedKeys() ([]image.PublicKey, error) {
+	data, err := os.ReadFile(KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys that releases are checked against: %w: the initramfs was not made by imgbuild", err)
+	}
+	return image.ParsePublicKeys(data)
+}
+
+// loadModules loads what the machine's devices need, and file systems. A module that fails is a warning at most: what is
+// really missing will be said by what misses it.
+func loadModules(ctx context.Context, say *report.Lines, log *slog.Logger) {
+	modules, err := hw.OpenModules()
+	if err != nil {
+		say.Warn("%v: going on with what is built into the kernel", err)
+		return
+	}
+	start := time.Now()
+	r, err := modules.Coldplug(ctx, "/sys", hw.Settled{Expected: func() bool { return hasDisk("/sys") && hasNIC("/sys") }})
+	if err != nil {
+		say.Warn("load modules for the devices: %v", err)
+	}
+	for _, e := range r.Faults {
+		log.Debug("module", "error", e)
+	}
+	for _, name := range []string{"af_packet", "nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8", "vfat", "ext4", "xfs", "efivarfs"} {
+		if err := modules.Load(ctx, name); err != nil {
+			log.Debug("module", "error", err)
+		}
+	}
+	say.Info("%d devices, %d modules loaded in %s", r.Devices, r.Modules, report.Duration(time.Since(start)))
+}
+
+// hasDisk says whether there is a block device with a device behind it: no loop, no RAM disk.
+func hasDisk(sys string) bool {
+	found, _ := filepath.Glob(filepath.Join(sys, "block/*/device"))
+	for _, f := range found {
+		if base := filepath.Base(filepath.Dir(f)); !strings.HasPrefix(base, "sr") && !strings.HasPrefix(base, "fd") {
+			return true
+		}
+	}
+	return false
+}
+
+func hasNIC(sys string) bool {
+	found, _ := filepath.Glob(filepath.Join(sys, "class/net/*/device"))
+	return len(found) > 0
+}
+
+func describe(m hw.Machine, say *report.Lines) {
+	serial := "serial number " + m.Serial
+	if m.Serial == "" {
+		serial = "no serial number (" + m.SerialProblem + ")"
+	}
+	say.Info("machine: %s, %s, %s, %d CPUs, %s of memory", strings.TrimSpace(m.Vendor+" "+m.Product), serial,
+		strings.ToUpper(string(m.Firmware)), m.CPUs, report.Bytes(m.MemoryBytes))
+	for _, n := range m.NICs {
+		say.Info("network card: %s %s, driver %s, at %s", n.Name, n.MAC, n.Driver, n.Bus)
+	}
+}
+
+func hostOf(manifest string) string {
+	u, err := url.Parse(manifest)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+func isV6(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Is6() && !a.Is4In6()
+}
+
+// buildTime is a time that is certainly past: of the source that this program was made of, and of files of the initramfs.
+func buildTime() time.Time {
+	latest := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) // before this program was written
+	if b, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range b.Settings {
+			if t, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil && t.After(latest) {
+				latest = t
+			}
+		}
+	}
+	for _, f := range []string{"/proc/self/exe", KeyFile} {
+		// Not every kernel keeps the times of an initramfs; it then has the clock's, which is no later than now.
+		if fi, err := os.Stat(f); err == nil && fi.ModTime().After(latest) && fi.ModTime().Before(latest.AddDate(10, 0, 0)) {
+			latest = fi.ModTime()
+		}
+	}
+	return latest
+}
