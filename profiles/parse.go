@@ -34,12 +34,12 @@ func parse(c *collector, src *source, data []byte) (root *node) {
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	tokens := lexer.Tokenize(string(data))
-	if len(tokens) > maxTokens {
-		c.add(place(src, tokens[maxTokens]), "", "the profile has more than %d words and signs up to here", maxTokens)
-		return nil
-	}
 	if at, ok := tooDeep(tokens); ok {
 		c.add(place(src, at), "", "this is nested deeper than %d levels", maxDepth)
+		return nil
+	}
+	if at, ok := tooMany(tokens); ok {
+		c.add(place(src, at), "", "the profile has more than %d words and signs up to here", maxTokens)
 		return nil
 	}
 	file, err := parser.Parse(closeTags(tokens), 0, parser.AllowDuplicateMapKey())
@@ -54,7 +54,7 @@ func parse(c *collector, src *source, data []byte) (root *node) {
 	}
 	var docs []*ast.DocumentNode
 	for _, d := range file.Docs {
-		if d.Body != nil {
+		if _, directive := d.Body.(*ast.DirectiveNode); d.Body != nil && !directive {
 			docs = append(docs, d)
 		}
 	}
@@ -63,7 +63,7 @@ func parse(c *collector, src *source, data []byte) (root *node) {
 	case len(docs) == 0:
 		c.add(src.whole(), "", "the file is empty; a profile has at least extends, or distro, repositories and packages")
 		return nil
-	case len(file.Docs) > 1 && len(docs) > 1:
+	case len(docs) > 1:
 		at := docs[1].Body.GetToken()
 		if docs[1].Start != nil {
 			at = docs[1].Start
@@ -116,6 +116,20 @@ func tooDeep(tokens token.Tokens) (*token.Token, bool) {
 			inLine++
 		}
 		if flow+len(columns)+inLine > maxDepth {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// tooMany finds the token at which a profile has too many; comments cost nothing.
+func tooMany(tokens token.Tokens) (*token.Token, bool) {
+	n := 0
+	for _, t := range tokens {
+		if t.Type == token.CommentType {
+			continue
+		}
+		if n++; n > maxTokens {
 			return t, true
 		}
 	}
