@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ const (
 	tagFileVerifyFlags = 1045
 	tagFileInodes      = 1096
 	tagFileLangs       = 1097
+	tagDirNames        = 1118
 	tagFileCaps        = 5010
 )
 
@@ -84,7 +86,8 @@ func writeRPM(dir string, u *unit, t tree, built int64, sign func([]byte) ([]byt
 }
 
 // addFiles adds the files and the header tags that go beyond what rpmpack knows of them. Of hard links only the last
-// name carries the content, as rpm unpacks them.
+// name carries the content, as rpm unpacks them. In the payload names begin with a dot, as rpmbuild writes them:
+// rpm2cpio and cpio must not unpack onto the running system.
 func addFiles(r *rpmpack.RPM, t tree) {
 	names := slices.Sorted(maps.Keys(t))
 	if len(names) == 0 {
@@ -98,11 +101,11 @@ func addFiles(r *rpmpack.RPM, t tree) {
 		}
 	}
 	var sizes []uint32
-	var digests, langs, caps []string
+	var digests, langs, caps, dirs []string
 	var verify, inodes []int32
 	for i, name := range names {
 		f := t[name]
-		out := rpmpack.RPMFile{Name: name, Mode: uint(f.Mode), Owner: f.Owner, Group: f.Group, MTime: uint32(f.MTime), Body: f.Body}
+		out := rpmpack.RPMFile{Name: "." + name, Mode: uint(f.Mode), Owner: f.Owner, Group: f.Group, MTime: uint32(f.MTime), Body: f.Body}
 		size, digest, ino := uint32(len(f.Body)), "", int32(i+1)
 		switch f.kind() {
 		case modeRegular:
@@ -116,6 +119,10 @@ func addFiles(r *rpmpack.RPM, t tree) {
 			inode[f.head()] = ino
 		case modeDir:
 			size = 4096
+		}
+		// rpmpack numbers directories as they come, too.
+		if dir, _ := path.Split(name); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
 		}
 		if f.Config {
 			out.Type |= rpmpack.ConfigFile | rpmpack.NoReplaceFile
@@ -131,6 +138,7 @@ func addFiles(r *rpmpack.RPM, t tree) {
 		sizes, digests, langs = append(sizes, size), append(digests, digest), append(langs, f.Lang)
 		caps, verify, inodes = append(caps, f.Caps), append(verify, flags), append(inodes, ino)
 	}
+	r.AddCustomTag(tagDirNames, rpmpack.EntryStringSlice(dirs))
 	r.AddCustomTag(tagFileSizes, rpmpack.EntryUint32(sizes))
 	r.AddCustomTag(tagFileDigests, rpmpack.EntryStringSlice(digests))
 	r.AddCustomTag(tagFileLangs, rpmpack.EntryStringSlice(langs))
