@@ -73,9 +73,19 @@ func (f *File) fillDefaults() {
 	switch {
 	case f.Directory:
 		fill(&f.Mode, "0755")
-	case f.Content != nil, f.Template != nil:
-		fill(&f.Mode, "0644")
+	case f.Content != nil:
+		fill(&f.Mode, textMode(*f.Content))
+	case f.Template != nil:
+		fill(&f.Mode, textMode(*f.Template))
 	}
+}
+
+// textMode makes scripts executable.
+func textMode(text string) string {
+	if strings.HasPrefix(text, "#!") {
+		return "0755"
+	}
+	return "0644"
 }
 
 // fillDefaults follows the level; the figures are from packing a 1.4 GB tree (10, 34 and 176 CPU s; 473, 434 and 417 MiB).

@@ -41,7 +41,7 @@ func TestValuesAreAcceptedAndRefused(t *testing.T) {
 		"block-size":    {[]string{"4KiB", "1MiB", "1024KiB"}, []string{"", "2KiB", "3KiB", "2MiB", "128K"}},
 		"mount-options": {[]string{"defaults", "noatime,inode64", "x-systemd.device-timeout=5"}, []string{"", "a b", "a,,b", ",a"}},
 		"sudoers-name":  {[]string{"ops", "10_ops"}, []string{"", "a.conf", "a~", "a/b"}},
-		"template":      {[]string{"", "{{.Profile.Name}}", "{{unknown .Vars.x | quote}}"}, []string{"{{", "{{if}}", "{{end}}"}},
+		"template":      {[]string{"", "{{.Profile.Name}}", `{{printf "%q" .Vars.x}}`}, []string{"{{", "{{unknown .Vars.x}}", "{{if}}", "{{end}}"}},
 		"link-target":   {[]string{"../a", "/a"}, []string{"", "a\nb"}},
 		"gecos":         {[]string{"", "Ä b"}, []string{"a:b", "a\nb"}},
 		"script-name":   {[]string{"a", "01 tune it"}, []string{"", "../a", "-a"}},

@@ -247,7 +247,7 @@ type File struct {
 	Content *string `yaml:"content,omitempty" only:"kind"`
 	// Source is a path of the build host; a directory is copied whole.
 	Source string `yaml:"source,omitempty" check:"host-path" only:"kind"`
-	// Template is a Go text/template, inline, given the profile as .Profile and vars as .Vars.
+	// Template is a Go text/template, inline, given the profile as .Profile and vars as .Vars, as in {{.Vars.zone}}.
 	Template *string `yaml:"template,omitempty" check:"template" only:"kind"`
 	// Vars are values for the template.
 	Vars map[string]string `yaml:"vars,omitempty" keys:"template-var" loose:"yes"`
@@ -255,7 +255,7 @@ type File struct {
 	Link string `yaml:"link,omitempty" check:"link-target" only:"kind"`
 	// Directory makes a directory.
 	Directory bool `yaml:"directory,omitempty" only:"kind"`
-	// Mode is octal, in quotes. Default: "0644", for directories and sources that are executable "0755".
+	// Mode is octal, in quotes. Default: "0644"; "0755" for directories, texts that begin with #! and sources that are executable.
 	Mode string `yaml:"mode,omitempty" check:"mode"`
 	// Owner is a user of the image.
 	Owner string `yaml:"owner,omitempty" check:"owner" default:"root"`

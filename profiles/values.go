@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	tmpl "text/template/parse"
+	"text/template"
 	"time"
 	_ "time/tzdata" // timezones are checked the same on every build host
 	"unicode"
@@ -272,11 +272,9 @@ func checkModule(s string) string {
 	return ""
 }
 
-// checkTemplate reads a template without knowing the functions that the builder gives it.
+// checkTemplate reads a template as the builder does, with the functions that every template has.
 func checkTemplate(s string) string {
-	t := tmpl.New("template")
-	t.Mode = tmpl.SkipFuncCheck
-	if _, err := t.Parse(s, "", "", map[string]*tmpl.Tree{}); err != nil {
+	if _, err := template.New("template").Parse(s); err != nil {
 		return "is not a template: " + strings.TrimPrefix(err.Error(), "template: ")
 	}
 	return ""
