@@ -74,7 +74,7 @@ func TestEverythingThatCanBeSaidSurvivesBeingPrinted(t *testing.T) {
 }
 
 func TestShippedKeysAreThosePublished(t *testing.T) {
-	// from the projects' own pages: centos.org/keys, rockylinux.org/keys, almalinux.org/security
+	// CentOS, Rocky and AlmaLinux publish these on their pages about keys.
 	want := map[string]string{
 		"RPM-GPG-KEY-CentOS-7":           "6341AB2753D78A78A7C27BB124C6A8A7F4A80EB5",
 		"RPM-GPG-KEY-CentOS-Official":    "99DB70FAE1D7CE227FB6488205B555B38483C65D",
