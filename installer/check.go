@@ -16,6 +16,7 @@ import (
 	"imgbuild/installer/disk"
 	"imgbuild/installer/disk/probe"
 	"imgbuild/installer/fetch"
+	"imgbuild/installer/hw"
 )
 
 // getManifest fetches the manifest and believes it only with a signature.
@@ -191,7 +192,7 @@ func (r *run) checkLoaders() error {
 	}
 	bios, uefi := r.bootCode != nil, r.manifest.BootLoader.GRUB != nil
 	fw := r.Machine.Firmware
-	if fw == "bios" && !bios || fw == "uefi" && !uefi {
+	if fw == hw.BIOS && !bios || fw == hw.UEFI && !uefi {
 		return fmt.Errorf("check boot loaders: this machine was started by %s and the image has no boot loader for that; add one to the profile",
 			strings.ToUpper(string(fw)))
 	}

@@ -110,12 +110,28 @@ type machine struct {
 
 	mu    sync.Mutex
 	lines []string
+	last  string // the last step that began
 }
 
+// Line keeps what is said, and looks each time whether the disk boots: from the moment at which it has been wiped to the
+// moment at which the partition table is written it must not.
 func (m *machine) Line(_ report.Class, text string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lines = append(m.lines, text)
+	if s, ok := strings.CutPrefix(text, "imgbuild: step "); ok {
+		m.last, _, _ = strings.Cut(s, "/")
+	}
+	m.mustNotBoot()
+}
+
+func (m *machine) mustNotBoot() {
+	switch m.last {
+	case "5", "6", "7", "8", "9":
+		if m.bootable() {
+			m.t.Errorf("the disk is bootable in step %s", m.last)
+		}
+	}
 }
 
 func (m *machine) said() string {
@@ -158,7 +174,12 @@ func newMachine(t *testing.T, size int64, sector int) *machine {
 		Report:  report.New(m),
 		System: System{
 			Work: m.work, BootCode: mbrCode, Mounter: mtoolsMounter{vfat: map[string]string{}},
-			Tools: tool.Runner{Output: func(argv []string, out string) { t.Logf("%s\n%s", strings.Join(argv, " "), out) }},
+			Tools: tool.Runner{Output: func(argv []string, out string) {
+				t.Logf("%s\n%s", strings.Join(argv, " "), out)
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.mustNotBoot()
+			}},
 		},
 	}
 	return m

@@ -18,6 +18,7 @@ import (
 	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/disk/probe"
 	"imgbuild/installer/fetch"
+	"imgbuild/installer/hw"
 	"imgbuild/installer/target"
 	"imgbuild/installer/unpack"
 )
@@ -178,7 +179,7 @@ func (r *run) finish() error {
 // bootEntry adds an entry to the firmware's boot menu. Without it the disk still boots through the removable path.
 func (r *run) bootEntry() {
 	g := r.manifest.BootLoader.GRUB
-	if r.Machine.Firmware != "uefi" || g == nil {
+	if r.Machine.Firmware != hw.UEFI || g == nil {
 		return
 	}
 	file, err := bootloader.FirstStage(r.manifest)
@@ -202,6 +203,9 @@ func (r *run) writeEntry(label, file string) error {
 	if err != nil {
 		return err
 	}
+	if err := r.showVariables(); err != nil {
+		return err
+	}
 	res, err := nvram.Install(r.System.EFIVars, e, func(g uuid.UUID) bool { return guids[g] })
 	if err != nil {
 		return err
@@ -211,6 +215,18 @@ func (r *run) writeEntry(label, file string) error {
 		r.Report.Info("boot entry Boot%04X of an earlier installation was removed", n)
 	}
 	return nil
+}
+
+// showVariables mounts efivarfs where nobody has done so.
+func (r *run) showVariables() error {
+	mounted, err := nvram.Mounted(r.System.EFIVars)
+	if err != nil || mounted || r.System.EFIVars != nvram.Dir {
+		return err
+	}
+	if err := r.System.Mounter.Supports("efivarfs"); err != nil {
+		return err
+	}
+	return r.System.Mounter.Mount("efivarfs", nvram.Dir, "efivarfs", "")
 }
 
 // partitionGUIDs are those of all disks of the machine: an entry that names one of them is in use.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -53,11 +54,29 @@ func DeletePartitions(sys string, d Disk) error {
 	}
 	defer f.Close()
 	for name, number := range have {
-		if err := blkpg(f, unix.BLKPG_DEL_PARTITION, number, 0, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+		if err := remove(f, number); err != nil {
 			return fmt.Errorf("remove partition %s of %s: %w", name, d.Path, err)
 		}
 	}
 	return nil
+}
+
+// remove is patient: a program that only looks at new block devices holds a partition for a moment, and there is no
+// event for its letting go.
+func remove(f *os.File, number int) error {
+	const tries, pause = 20, 100 * time.Millisecond
+	var err error
+	for range tries {
+		err = blkpg(f, unix.BLKPG_DEL_PARTITION, number, 0, 0)
+		if errors.Is(err, unix.ENXIO) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+	return err
 }
 
 func blkpg(f *os.File, op int32, number int, start, size int64) error {

@@ -78,10 +78,22 @@ func Install(dir string, e Entry, present func(uuid.UUID) bool) (Result, error) 
 		}
 	}
 	back, err := read(dir, bootName(r.Number))
-	if err != nil || !bytes.Equal(back, data) {
-		return r, fmt.Errorf("read boot entry back: the firmware did not keep it: %w", errors.Join(err))
+	if err != nil {
+		return r, fmt.Errorf("read boot entry back: %w", err)
+	}
+	if !bytes.Equal(back, data) {
+		return r, errors.New("read boot entry back: the firmware keeps something else than was written")
 	}
 	return r, nil
+}
+
+// Mounted reports whether the kernel shows the firmware's variables in dir.
+func Mounted(dir string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false, fmt.Errorf("look for the firmware's variables in %s: %w", dir, err)
+	}
+	return int64(st.Type) == unix.EFIVARFS_MAGIC, nil
 }
 
 func bootName(n int) string { return fmt.Sprintf("Boot%04X", n) }

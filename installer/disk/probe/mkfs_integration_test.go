@@ -29,6 +29,8 @@ func TestWhatRealToolsWriteIsFound(t *testing.T) {
 		{[]string{"mkfs.ntfs", "-q", "-F"}, 64 << 20, `NTFS file system`, "ntfs"},
 		{[]string{"mkfs.f2fs", "-q"}, 64 << 20, `F2FS file system`, "f2fs"},
 		{[]string{"mkswap", "-L", "lab"}, 64 << 20, `swap space "lab"`, "swap"},
+		{[]string{"cryptsetup", "luksFormat", "--type", "luks2", "--batch-mode", "--label", "lab", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+			"--key-file", "/etc/os-release"}, 64 << 20, `LUKS2 encrypted volume "lab"`, "crypto_LUKS"},
 		{[]string{"sgdisk", "-n", "1:2048:+8M", "-n", "2:0:0"}, 64 << 20,
 			`GUID partition table with 2 partitions; partition 1: nothing known (8 MiB); partition 2: nothing known (55 MiB)`, ""},
 	} {
