@@ -148,7 +148,7 @@ func translateVersion(v string) (evr, error) {
 	if epoch, rest, ok := strings.Cut(v, ":"); ok {
 		n, err := strconv.ParseUint(epoch, 10, 32)
 		if err != nil {
-			return evr{}, fmt.Errorf("Debian version %q has no number as epoch", v)
+			return evr{}, fmt.Errorf("the epoch of the Debian version %q is no number", v)
 		}
 		e.Epoch, v = uint32(n), rest
 	}
@@ -158,7 +158,7 @@ func translateVersion(v string) (evr, error) {
 	}
 	e.Version, e.Release = rpmVersionChars(e.Version), rpmVersionChars(e.Release)
 	if e.Version == "" || e.Release == "" {
-		return evr{}, fmt.Errorf("Debian version %q has an empty part", v)
+		return evr{}, fmt.Errorf("a part of the Debian version %q is empty", v)
 	}
 	return e, nil
 }
