@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "make the images in testdata anew")
 
-// TestImages makes the images in testdata with -update, and otherwise reads what this host's mksquashfs makes of the
+// It makes the images in testdata with -update, and otherwise reads what this host's mksquashfs makes of the
 // same tree.
 func TestTheImagesOfThisHostsMksquashfsCanBeRead(t *testing.T) {
 	if os.Getuid() != 0 {

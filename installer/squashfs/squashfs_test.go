@@ -121,7 +121,7 @@ func TestEveryCompressorGivesTheSameTree(t *testing.T) {
 		"dev/null character device 666 0:0 1000000000 links=1 1,3\n",
 		"dev/sda9 block device 660 0:6 1000000000 links=1 8,9\n",
 		"bin/su file 4755 0:0 1000000000 links=2",
-		"link symbolic link 777 0:0 1000000000 links=1 -> bin/su\n",
+		"link symbolic link 777 0:0 1000000000 links=1 -> bin/su trusted.link=\"l\"\n",
 		`user.comment="hello"`,
 		`trusted.big="xxxxxxxx`,
 		"fifo FIFO 600 70000:80000",

@@ -46,14 +46,13 @@ type Options struct {
 }
 
 type maker struct {
-	o        Options
-	data     []byte
-	tail     []byte
-	frags    []byte
-	inodes   []byte
-	dirs     []byte
-	count    uint32
-	nextTail int
+	o      Options
+	data   []byte
+	tail   []byte
+	frags  []byte
+	inodes []byte
+	dirs   []byte
+	count  uint32
 }
 
 // Image returns the image whose root directory is root.
