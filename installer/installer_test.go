@@ -1,0 +1,88 @@
+package installer
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imgbuild/image"
+	"imgbuild/installer/blob"
+)
+
+func TestMemoryIsCheckedWithBothFigures(t *testing.T) {
+	m := &image.Manifest{UnpackedBytes: 1 << 30, Files: map[string]image.File{image.RootfsFile: {Size: 400 * mib}}}
+	for name, c := range map[string]struct {
+		total, available int64
+		blob             int64
+		says             string
+	}{
+		"a large machine":             {64 << 30, 63 << 30, 8 << 30, ""},
+		"a machine that just does it": {320 * mib, 218 * mib, blob.MinMemory, ""},
+		"a machine that does not": {320 * mib, 217 * mib, 0,
+			"check memory: the installation needs 218 MiB of free memory and this machine has 217 MiB free of 320 MiB; add memory, or use a smaller image"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := plan(m, c.total, c.available)
+			if b.blob != c.blob || (err == nil) != (c.says == "") || err != nil && err.Error() != c.says {
+				t.Errorf("got %+v, %v", b, err)
+			}
+		})
+	}
+	small := &image.Manifest{UnpackedBytes: 1 << 20, Files: map[string]image.File{image.RootfsFile: {Size: mib}}}
+	if _, err := plan(small, 256*mib, 130*mib); err != nil {
+		t.Errorf("a small image needs no more chunks than it has: %v", err)
+	}
+}
+
+func TestMemoryIsReadFromMeminfo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "meminfo")
+	for text, ok := range map[string]bool{
+		"MemTotal:  2000 kB\nMemFree: 1 kB\nMemAvailable:   1000 kB\n": true,
+		"MemTotal:  2000 kB\n": false, "": false, "MemTotal: x kB\nMemAvailable:\n": false,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		total, available, err := memory(file)
+		if (err == nil) != ok || ok && (total != 2000<<10 || available != 1000<<10) {
+			t.Errorf("%q gives %d, %d, %v", text, total, available, err)
+		}
+	}
+	if _, _, err := memory(file + "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnErrorSaysInWhatStateTheDiskIs(t *testing.T) {
+	cause := errors.New("something failed")
+	for says, e := range map[string]*Error{
+		"something failed; no disk was touched":                                           {Err: cause},
+		"something failed; /dev/sda was not touched":                                      {Err: cause, Disk: "/dev/sda"},
+		"something failed; /dev/sda was left without a partition table and does not boot": {Err: cause, Disk: "/dev/sda", Touched: true},
+		"something failed; the state of /dev/sda is unknown: do not boot from it":         {Err: cause, Disk: "/dev/sda", Touched: true, Unknown: true},
+	} {
+		if e.Error() != says || !errors.Is(e, cause) {
+			t.Errorf("got %v, want %s", e, says)
+		}
+	}
+}
+
+// broken mounts nothing and says so.
+type broken struct{ err error }
+
+func (b broken) Supports(string) error                      { return b.err }
+func (b broken) Mount(string, string, string, string) error { return b.err }
+func (b broken) Unmount(target string) error                { return errors.New("cannot unmount " + target) }
+
+func TestUnmountingGoesOnAfterAnError(t *testing.T) {
+	m := mounts{"/nonexistent/a", "/nonexistent/b"}
+	err := m.unmountAll(broken{})
+	if err == nil || !strings.Contains(err.Error(), "cannot unmount /nonexistent/b") || !strings.Contains(err.Error(), "cannot unmount /nonexistent/a") || m != nil {
+		t.Errorf("got %v, %v", err, m)
+	}
+	if err := m.mount(broken{errors.New("no such device")}, "x", t.TempDir(), "xfs", ""); err == nil || len(m) != 0 {
+		t.Errorf("got %v, %v", err, m)
+	}
+}
