@@ -162,8 +162,23 @@ func (b *build) suggest(ctx context.Context, s *dnf.Session, err error) error {
 	if listErr != nil {
 		return errors.Join(err, listErr)
 	}
+	// dnf stops at an unknown group before it has looked at every package.
+	unknown := slices.Clone(f.Unknown)
+	for _, spec := range b.config.Specs() {
+		_, named := slices.BinarySearch(names, spec)
+		if named || strings.HasPrefix(spec, "@") || slices.Contains(unknown, spec) {
+			continue
+		}
+		offered, offerErr := s.Offers(ctx, spec)
+		if offerErr != nil {
+			return errors.Join(err, offerErr)
+		}
+		if !offered {
+			unknown = append(unknown, spec)
+		}
+	}
 	var lines []string
-	for _, u := range f.Unknown {
+	for _, u := range unknown {
 		line := u + ": no enabled repository has it"
 		if where := b.wherePackage(u); where != "" {
 			line = where + ": " + line

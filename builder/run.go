@@ -61,11 +61,10 @@ type outcome struct {
 // this program, the host's tools or the signing key. Repositories on the network are asked when packages are resolved:
 // the first time, when the profile asks for others, or when a build is forced.
 func Run(ctx context.Context, p *Plan) (result Result, err error) {
-	b := &build{Plan: p, o: p.options, began: time.Now(), files: map[string]image.File{}, mounts: &sandbox.Mounts{}}
+	b := newBuild(p)
 	if err := b.local(); err != nil {
 		return Result{}, err
 	}
-	b.cache = &cache{dir: b.o.Cache}
 	unlock, err := b.cache.lockCache(ctx, b.o.Report)
 	if err != nil {
 		return Result{}, err
@@ -87,6 +86,12 @@ func Run(ctx context.Context, p *Plan) (result Result, err error) {
 	}
 	b.o.Report.Finish(b.summary(false, ""))
 	return Result{Dir: b.o.dir(), Stages: b.times, Manifest: b.manifest}, nil
+}
+
+func newBuild(p *Plan) *build {
+	return &build{
+		Plan: p, o: p.options, began: time.Now(), files: map[string]image.File{}, mounts: &sandbox.Mounts{}, cache: &cache{dir: p.options.Cache},
+	}
 }
 
 // local checks what no build works without, before anything is read or locked.
@@ -183,16 +188,17 @@ func (b *build) all(ctx context.Context) error {
 		StagePublish:   b.publish,
 	}
 	for i, s := range b.Stages {
-		if err := context.Cause(ctx); err != nil {
-			return fmt.Errorf("%s: %w", s.Name, err)
-		}
 		b.o.Report.Start(progress.Stage{N: i + 1, Of: len(b.Stages), Name: s.Name, What: s.What})
 		b.runner.Heading(fmt.Sprintf("%d/%d %s: %s", i+1, len(b.Stages), s.Name, s.What))
 		for _, l := range s.Inputs {
 			b.runner.Note("%s", l)
 		}
 		began := time.Now()
-		out, err := do[s.Name](ctx)
+		err := context.Cause(ctx)
+		var out outcome
+		if err == nil {
+			out, err = do[s.Name](ctx)
+		}
 		if err != nil {
 			b.runner.Note("failed: %v", err)
 			return fmt.Errorf("%s: %w", s.Name, err)

@@ -70,7 +70,7 @@ func (c Config) Text(directory string) string {
 	set("logdir", "%s/log", Private)
 	set("system_cachedir", "%s/cache", Private)
 	set("keepcache", "1")
-	set("metadata_expire", "0") // a build that asks the network asks for what is new
+	set("metadata_expire", "-1") // Refresh asks for what is new, once a build
 	set("best", "1")
 	set("strict", "1")
 	set("skip_if_unavailable", "0")

@@ -125,6 +125,16 @@ func (s *Session) Names(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// Offers reports whether the repositories offer something that dnf takes spec for: a package, a version of one, a pattern,
+// a file or something provided.
+func (s *Session) Offers(ctx context.Context, spec string) (bool, error) {
+	out, err := s.Runner.Output(ctx, s.command("-C", "-q", "repoquery", "--available", "--qf", "%{name}", spec))
+	if err != nil {
+		return false, fmt.Errorf("look for %s: %w", spec, err)
+	}
+	return len(strings.Fields(string(out))) > 0, nil
+}
+
 // Resolve chooses the packages, downloads them, checks their signatures and returns their lock.
 func (s *Session) Resolve(ctx context.Context, progress func(Progress)) (*Lock, error) {
 	if err := s.enableModules(ctx); err != nil {
