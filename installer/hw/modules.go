@@ -103,12 +103,19 @@ func (m *Modules) load(ctx context.Context, name string) error {
 			return context.Cause(ctx)
 		}
 	}
-	defer close(l.ready)
 	l.err = m.loadNew(ctx, name)
-	return l.err
+	close(l.ready)
+	if l.err != nil {
+		return l.err
+	}
+	// What is to come after it may itself need it (mlx4_en after mlx4_core), so that it counts as loaded already.
+	for _, n := range m.index.post[name] {
+		_ = m.load(ctx, n) // a soft dependency that is not there, or that fails, is none
+	}
+	return nil
 }
 
-// reaches says whether module n needs module to, directly or not, by any kind of dependency.
+// reaches says whether module n waits for module to, directly or not, when it is loaded.
 func (m *Modules) reaches(n, to string, seen map[string]bool) bool {
 	if n == to {
 		return true
@@ -117,7 +124,7 @@ func (m *Modules) reaches(n, to string, seen map[string]bool) bool {
 		return false
 	}
 	seen[n] = true
-	for _, next := range [][]string{m.index.deps[n], m.index.pre[n], m.index.post[n]} {
+	for _, next := range [][]string{m.index.deps[n], m.index.pre[n]} {
 		for _, k := range next {
 			if m.reaches(k, to, seen) {
 				return true
@@ -135,14 +142,11 @@ func (m *Modules) loadNew(ctx context.Context, name string) error {
 		}
 		return fmt.Errorf("load kernel module %s: it is not in the initramfs: %w", name, os.ErrNotExist)
 	}
-	soft := func(names []string) {
-		for _, n := range names {
-			if !m.reaches(n, name, map[string]bool{}) {
-				_ = m.load(ctx, n) // a soft dependency that is not there, or that fails, is none
-			}
+	for _, n := range m.index.pre[name] {
+		if !m.reaches(n, name, map[string]bool{}) {
+			_ = m.load(ctx, n) // likewise
 		}
 	}
-	soft(m.index.pre[name])
 	deps := m.index.deps[name]
 	for i := len(deps) - 1; i >= 0; i-- {
 		if err := m.load(ctx, deps[i]); err != nil {
@@ -152,7 +156,6 @@ func (m *Modules) loadNew(ctx context.Context, name string) error {
 	if err := m.insert(filepath.Join(m.index.dir, file)); err != nil {
 		return fmt.Errorf("load kernel module %s: %w", name, err)
 	}
-	soft(m.index.post[name])
 	return nil
 }
 

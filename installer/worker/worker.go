@@ -47,7 +47,7 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	loadModules(ctx, say, log)
+	fileSystems := loadModules(ctx, say, log)
 	if err := pid1.MountEFIVars(); err != nil {
 		say.Warn("%v", err)
 	}
@@ -69,6 +69,7 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger) error {
 	if err := clock.Correct(ctx, time.Now()); err != nil {
 		say.Warn("%v", err)
 	}
+	<-fileSystems
 	if err := installer.Run(ctx, installer.Config{Args: args, Keys: keys, Machine: machine, Report: say}); err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			return fmt.Errorf("%w: %w", cause, err)
@@ -88,26 +89,63 @@ func trustedKeys() ([]image.PublicKey, error) {
 
 // loadModules loads what the machine's devices need, and file systems. A module that fails is a warning at most: what is
 // really missing will be said by what misses it.
-func loadModules(ctx context.Context, say *report.Lines, log *slog.Logger) {
+//
+// The file systems are loaded meanwhile; the channel is closed when they are there.
+func loadModules(ctx context.Context, say *report.Lines, log *slog.Logger) <-chan struct{} {
+	done := make(chan struct{})
 	modules, err := hw.OpenModules()
 	if err != nil {
 		say.Warn("%v: going on with what is built into the kernel", err)
-		return
+		close(done)
+		return done
 	}
+	go func() { // ends when they are loaded
+		defer close(done)
+		for _, name := range []string{"nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8", "vfat", "ext4", "xfs"} {
+			if err := modules.Load(ctx, name); err != nil {
+				log.Debug("module", "error", err)
+			}
+		}
+	}()
 	start := time.Now()
-	r, err := modules.Coldplug(ctx, "/sys", hw.Settled{Expected: func() bool { return hasDisk("/sys") && hasNIC("/sys") }})
+	adapters := &adapters{sys: "/sys", quiet: 4 * time.Second, now: time.Now}
+	r, err := modules.Coldplug(ctx, "/sys", hw.Settled{Expected: func() bool {
+		return adapters.scanned() && hasDisk("/sys") && hasNIC("/sys")
+	}})
 	if err != nil {
 		say.Warn("load modules for the devices: %v", err)
 	}
 	for _, e := range r.Faults {
 		log.Debug("module", "error", e)
 	}
-	for _, name := range []string{"af_packet", "nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8", "vfat", "ext4", "xfs", "efivarfs"} {
+	for _, name := range []string{"af_packet", "efivarfs"} {
 		if err := modules.Load(ctx, name); err != nil {
 			log.Debug("module", "error", err)
 		}
 	}
 	say.Info("%d devices, %d modules loaded in %s", r.Devices, r.Modules, report.Duration(time.Since(start)))
+	return done
+}
+
+// adapters watches SCSI host adapters, SATA's among them. They look for their disks in the background, and the kernel
+// does not say when one has finished; a disk that is seen too late could make another the only eligible one. So the
+// machine counts as scanned only when nothing has been added to any of them for a while.
+type adapters struct {
+	sys   string
+	quiet time.Duration
+	now   func() time.Time
+
+	seen  int
+	since time.Time
+}
+
+func (a *adapters) scanned() bool {
+	hosts, _ := filepath.Glob(filepath.Join(a.sys, "class/scsi_host/*"))
+	devices, _ := filepath.Glob(filepath.Join(a.sys, "class/scsi_device/*"))
+	if n := len(hosts) + len(devices); n != a.seen || a.since.IsZero() {
+		a.seen, a.since = n, a.now()
+	}
+	return a.seen == 0 || a.now().Sub(a.since) >= a.quiet
 }
 
 // hasDisk says whether there is a block device with a device behind it: no loop, no RAM disk.
