@@ -121,8 +121,8 @@ func (b *build) move(ctx context.Context, from, to string) (err error) {
 }
 
 // bootScript is what iPXE runs. Its URLs are relative to its own, so the release can lie anywhere on a web server. It
-// names no disk and no wish to wipe one: the installer takes the only empty disk, or stops. iPXE knows its script's place
-// as cwduri since 2020; Debian's older one knows only the file name that DHCP gave, which is this script's URL.
+// names no disk and no wish to wipe one: the installer takes the only empty disk, or stops. A newer iPXE knows its
+// script's place as cwduri; that of Debian 12 knows only the file name that DHCP gave, which is this script's URL.
 func bootScript(p *profiles.Profile) string {
 	args := []string{"initrd=" + image.InitramfsFile, "imgbuild.mode=install", "imgbuild.manifest=${base}" + image.ManifestFile, "console=tty0"}
 	if p.Kernel.Serial != "" {
