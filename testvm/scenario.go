@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"imgbuild/image"
@@ -235,6 +236,15 @@ func (h *Host) BootDisk(ctx context.Context, s Scenario) (f Facts, err error) {
 		return f, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	// A spectator sees the boot, and then the facts and not how they were asked for.
+	var loggedIn atomic.Bool
+	if live := s.Live; live != nil {
+		s.Live = func(line string) {
+			if !loggedIn.Load() {
+				live(line)
+			}
+		}
+	}
 	m, err := n.Start(ctx, s.config(Boot{Kind: BootDisk}, !s.FreshVariables), s.console("boot"))
 	if err != nil {
 		return f, err
@@ -246,6 +256,7 @@ func (h *Host) BootDisk(ctx context.Context, s Scenario) (f Facts, err error) {
 	if match.Index != 0 {
 		return f, fmt.Errorf("boot machine %s from its disk: it says %q; the console's last lines:\n%s", s.Name, match.Groups[0], m.Console().Tail(25))
 	}
+	loggedIn.Store(true)
 	if err := m.Console().logInAtPrompt(ctx, s.User, s.Password); err != nil {
 		return f, err
 	}
