@@ -24,8 +24,9 @@ type Modules struct {
 	index  *Index
 	insert func(path string) error // puts one module into the kernel; replaced in tests
 
-	mu   sync.Mutex
-	done map[string]*loading
+	mu    sync.Mutex
+	done  map[string]*loading
+	after []string // soft dependencies still to be loaded after others
 }
 
 type loading struct {
@@ -74,12 +75,29 @@ func (m *Modules) Load(ctx context.Context, names ...string) error {
 			errs = append(errs, fmt.Errorf("load kernel module %s: it is neither in the initramfs nor built into the kernel: %w", n, os.ErrNotExist))
 		}
 		for _, module := range modules {
-			if err := m.load(ctx, module); err != nil {
+			if err := m.loadWith(ctx, module); err != nil {
 				errs = append(errs, err)
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// loadWith loads one module with all that belongs to it. What is to come after a module may itself need that module
+// (mlx4_en after mlx4_core), so it is loaded here, where nobody waits for this goroutine.
+func (m *Modules) loadWith(ctx context.Context, name string) error {
+	err := m.load(ctx, name)
+	for {
+		m.mu.Lock()
+		if len(m.after) == 0 {
+			m.mu.Unlock()
+			return err
+		}
+		next := m.after[0]
+		m.after = m.after[1:]
+		m.mu.Unlock()
+		_ = m.load(ctx, next) // a soft dependency that is not there, or that fails, is none
+	}
 }
 
 // load loads one module after what it needs. Whoever comes second waits for the first. The waits cannot form a circle:
@@ -104,15 +122,13 @@ func (m *Modules) load(ctx context.Context, name string) error {
 		}
 	}
 	l.err = m.loadNew(ctx, name)
+	if l.err == nil {
+		m.mu.Lock()
+		m.after = append(m.after, m.index.post[name]...)
+		m.mu.Unlock()
+	}
 	close(l.ready)
-	if l.err != nil {
-		return l.err
-	}
-	// What is to come after it may itself need it (mlx4_en after mlx4_core), so that it counts as loaded already.
-	for _, n := range m.index.post[name] {
-		_ = m.load(ctx, n) // a soft dependency that is not there, or that fails, is none
-	}
-	return nil
+	return l.err
 }
 
 // reaches says whether module n waits for module to, directly or not, when it is loaded.
@@ -144,7 +160,7 @@ func (m *Modules) loadNew(ctx context.Context, name string) error {
 	}
 	for _, n := range m.index.pre[name] {
 		if !m.reaches(n, name, map[string]bool{}) {
-			_ = m.load(ctx, n) // likewise
+			_ = m.load(ctx, n) // a soft dependency that is not there, or that fails, is none
 		}
 	}
 	deps := m.index.deps[name]
@@ -178,7 +194,7 @@ func (m *Modules) LoadAliases(ctx context.Context, aliases []string) (served int
 			}
 			asked[module] = true
 			g.Go(func() error {
-				if err := m.load(ctx, module); err != nil {
+				if err := m.loadWith(ctx, module); err != nil {
 					mu.Lock()
 					defer mu.Unlock()
 					errs = append(errs, err)
