@@ -138,7 +138,7 @@ func testOptions(t *testing.T, repo, keyFile string, install ...string) Options 
 		Pack:         profiles.Pack{Level: "fast", Compressor: "zstd", CompressionLevel: 3, BlockSize: "128KiB"},
 		System:       profiles.System{SELinux: "disabled"},
 	}
-	p.Packages.Exclude = []string{"dracut", "kmod", "dosfstools", "e2fsprogs", "grub2-efi-x64", "shim-x64", "syslinux-extlinux"}
+	p.Packages.Exclude = []string{"dracut", "dosfstools", "e2fsprogs", "grub2-efi-x64", "shim-x64", "syslinux-extlinux"}
 	dir := t.TempDir()
 	return Options{
 		Profile: p, Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"), KeyFile: filepath.Join(dir, "key"),

@@ -71,7 +71,7 @@ func NewPlan(o Options) (*Plan, error) {
 // addedPackages are what the stages and the default layout need: a kernel, dracut, file systems' tools and boot loaders.
 // What the profile excludes stays out.
 func addedPackages(p *profiles.Profile) []string {
-	need := []string{p.Kernel.Package, "dracut", "kmod", "dosfstools", "e2fsprogs"}
+	need := []string{p.Kernel.Package, "dracut", "dosfstools", "e2fsprogs"}
 	if p.Disk.Filesystem == "xfs" {
 		need = append(need, "xfsprogs")
 	}

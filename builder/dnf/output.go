@@ -102,7 +102,7 @@ func (s *Scanner) collect(line string) {
 		s.inProblem = true
 		s.problems = append(s.problems, trimmed)
 	case s.inProblem && strings.HasPrefix(line, "  "):
-		s.problems = append(s.problems, trimmed)
+		s.problems[len(s.problems)-1] += ", " + strings.TrimPrefix(trimmed, "- ")
 	case strings.HasPrefix(line, "Error: "), strings.HasPrefix(line, "error: "):
 		s.inProblem, s.atError = false, true
 		if t := strings.TrimSpace(line[len("Error: "):]); t != "" {
@@ -146,7 +146,7 @@ func (s *Scanner) Reasons() []string {
 	list("the packages", s.unsigned, "are not signed: nothing unsigned is installed")
 	list("the packages", s.badKey, "are not signed by any key that the profile trusts for their repository: check its gpgkeys")
 	if len(out) == 0 && len(s.problems) > 0 {
-		out = append(out, "the packages cannot be installed together: "+strings.Join(s.problems[:min(len(s.problems), 12)], "; "))
+		out = append(out, "the packages cannot be installed together: "+strings.Join(s.problems[:min(len(s.problems), 4)], "; "))
 	}
 	if len(out) == 0 {
 		out = append(out, s.other[:min(len(s.other), 6)]...)
