@@ -366,6 +366,7 @@ func TestABlockThatIsTooShortIsDamage(t *testing.T) {
 }
 
 // FuzzUnpack writes what the fuzzer makes of an image into a directory and looks whether anything beside it changed.
+// Run it with -fuzzminimizetime 1x: what several workers cover differs from run to run, so that minimizing never ends.
 func FuzzUnpack(f *testing.F) {
 	f.Add(squashtest.Image(directory(
 		squashtest.Entry{Name: "d", Node: directory(squashtest.Entry{Name: "f", Node: regular(noise(5000))})},
