@@ -101,7 +101,7 @@ func (b *build) repositories(ctx context.Context) (outcome, error) {
 
 func (b *build) dnfProgress() func(dnf.Progress) {
 	return func(p dnf.Progress) {
-		b.o.Report.Step(progress.Step{Text: p.Doing + " " + p.Item, Done: int64(p.Done), Total: int64(p.Total)})
+		b.o.Report.Step(progress.Step{Text: strings.TrimSpace(p.Doing + " " + p.Item), Done: int64(p.Done), Total: int64(p.Total)})
 	}
 }
 

@@ -92,7 +92,7 @@ func (b *build) preflight(ctx context.Context) (outcome, error) {
 	if made {
 		b.note("there was no signing key, so one was made: %s; keep it, because machines are told to trust its public part, key %s", b.o.KeyFile, b.key.Public().ID())
 	}
-	note := fmt.Sprintf("%d repositories answer", len(b.config.Repositories))
+	note := "tools, space, keys and all repositories are there"
 	if kept {
 		note = "repositories are not needed"
 	}

@@ -47,7 +47,7 @@ func stepLine(s Step) string {
 	case s.Total > 0:
 		fmt.Fprintf(&b, "[%d/%d] ", s.Done, s.Total)
 	}
-	return b.String() + s.Text
+	return strings.TrimRight(b.String()+s.Text, " ")
 }
 
 func (p *plain) Done(t StageTime) {

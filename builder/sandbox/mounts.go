@@ -85,8 +85,9 @@ type System struct {
 // Populate mounts /proc, /sys and /dev in root: /proc/sys cannot be written, so that no scriptlet changes the host's
 // kernel, and /dev has only the devices that are the same everywhere.
 func (m *Mounts) Populate(root string, s System) error {
-	for _, d := range []string{"proc", "sys", "dev"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+	for d, mode := range map[string]os.FileMode{"proc": 0o555, "sys": 0o555, "dev": 0o755} {
+		// The modes are those of the package filesystem, which cannot set them while something is mounted there.
+		if err := os.Mkdir(filepath.Join(root, d), mode); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("prepare %s: %w", root, err)
 		}
 	}
