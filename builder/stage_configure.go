@@ -98,14 +98,16 @@ func (b *build) configure(ctx context.Context) (outcome, error) {
 	})
 }
 
-// checkSudo has the image's visudo read the rules: a mistake there locks everybody out.
+// checkSudo has the image's visudo read the profile's rules: a mistake there locks everybody out.
 func (b *build) checkSudo(ctx context.Context) error {
 	visudo := b.tree.First("/usr/sbin/visudo", "/sbin/visudo")
-	if visudo == "" || !configure.SudoFiles(b.o.Profile) {
+	if visudo == "" {
 		return nil
 	}
-	if err := b.runner.Run(ctx, b.chroot(visudo, "-c", "-q")); err != nil {
-		return fmt.Errorf("check the profile's sudo rules: %w", err)
+	for _, file := range configure.SudoFiles(b.o.Profile) {
+		if err := b.runner.Run(ctx, b.chroot(visudo, "-c", "-f", file)); err != nil {
+			return fmt.Errorf("check the profile's sudo rules in %s: %w", file, err)
+		}
 	}
 	return nil
 }

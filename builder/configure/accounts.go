@@ -389,6 +389,11 @@ func (a *accounts) root(r profiles.Root) {
 	}
 }
 
+const (
+	sudoersDir = "/etc/sudoers.d"
+	usersRules = "90-imgbuild-users"
+)
+
 func sudo(t *tree.Tree, p *profiles.Profile) error {
 	rules := maps.Clone(p.Sudo)
 	if rules == nil {
@@ -404,14 +409,14 @@ func sudo(t *tree.Tree, p *profiles.Profile) error {
 		}
 	}
 	if own.Len() > 0 {
-		rules["90-imgbuild-users"] = own.String()
+		rules[usersRules] = own.String()
 	}
 	if len(rules) > 0 && !t.Exists("/etc/sudoers") {
 		return errors.New("write sudo rules: the image has no /etc/sudoers; add the package sudo to the profile")
 	}
 	for _, name := range slices.Sorted(maps.Keys(rules)) {
 		text := strings.TrimRight(rules[name], "\n") + "\n"
-		if err := t.WriteFile(path.Join("/etc/sudoers.d", name), []byte(text), tree.Meta{Mode: 0o440}); err != nil {
+		if err := t.WriteFile(path.Join(sudoersDir, name), []byte(text), tree.Meta{Mode: 0o440}); err != nil {
 			return err
 		}
 	}
@@ -419,6 +424,13 @@ func sudo(t *tree.Tree, p *profiles.Profile) error {
 }
 
 // SudoFiles returns the files that Accounts writes below /etc/sudoers.d.
-func SudoFiles(p *profiles.Profile) bool {
-	return len(p.Sudo) > 0 || slices.ContainsFunc(slices.Collect(maps.Values(p.Users)), func(u profiles.User) bool { return u.Sudo != "" })
+func SudoFiles(p *profiles.Profile) []string {
+	var files []string
+	for _, name := range slices.Sorted(maps.Keys(p.Sudo)) {
+		files = append(files, path.Join(sudoersDir, name))
+	}
+	if slices.ContainsFunc(slices.Collect(maps.Values(p.Users)), func(u profiles.User) bool { return u.Sudo != "" }) {
+		files = append(files, path.Join(sudoersDir, usersRules))
+	}
+	return files
 }

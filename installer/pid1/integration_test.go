@@ -61,7 +61,7 @@ func badWorker(what string) int {
 	switch what {
 	case "panics in a goroutine":
 		say.Info("hello")
-		go func() { var m map[string]int; m["x"] = 1 }()
+		go func() { panic("a deliberate fault") }()
 		time.Sleep(time.Minute)
 	case "is killed":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -87,7 +87,7 @@ func TestWhateverBecomesOfTheWorkerIsSaid(t *testing.T) {
 		t.Skip("a process namespace needs root")
 	}
 	for what, want := range map[string][]string{
-		"panics in a goroutine": {"imgbuild: hello\n", "imgbuild: failed: the installer has a fault: panic: assignment to entry in nil map", "badWorker", "result: the installer failed"},
+		"panics in a goroutine": {"imgbuild: hello\n", "imgbuild: failed: the installer has a fault: panic: a deliberate fault", "badWorker", "result: the installer failed"},
 		"is killed":             {"imgbuild: failed: the installer was killed, most likely because memory ran out", "result: the installer failed"},
 		"fails":                 {"imgbuild: failed: no disk\n", "result: the installer failed"},
 		"ends without a word":   {"imgbuild: failed: the installer ended with status 3", "result: the installer failed"},
