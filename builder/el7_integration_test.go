@@ -4,9 +4,12 @@ package builder
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/cavaliergopher/rpm"
 	"golang.org/x/sys/unix"
 
+	"imgbuild/installer/unpack"
 	"imgbuild/profiles"
 )
 
@@ -87,6 +91,54 @@ func TestRealCentOS7PackagesSurviveInstallationAndPacking(t *testing.T) {
 	unpacked := filepath.Join(t.TempDir(), "unpacked")
 	runTool(t, nil, "unsquashfs", "-no-progress", "-d", unpacked, filepath.Join(b.work, "rootfs.squashfs"))
 	compareTrees(t, installed, unpacked)
+	for _, mkfs := range [][]string{{"mkfs.xfs", "-q"}, {"mkfs.ext4", "-q", "-F"}} {
+		t.Run("installed on what "+mkfs[0]+" makes", func(t *testing.T) {
+			disk := diskWith(t, mkfs)
+			unpackLikeTheInstaller(t, filepath.Join(b.work, "rootfs.squashfs"), disk)
+			compareTrees(t, installed, disk)
+		})
+	}
+}
+
+// diskWith mounts a new file system on a loop device until the test ends.
+func diskWith(t *testing.T, mkfs []string) string {
+	t.Helper()
+	needRoot(t, mkfs[0], "mount", "umount")
+	image, at := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 4<<30); err != nil {
+		t.Fatal(err)
+	}
+	runTool(t, nil, append(slices.Clone(mkfs), image)...)
+	runTool(t, nil, "mount", "-o", "loop", image, at)
+	t.Cleanup(func() {
+		if err := unix.Unmount(at, 0); err != nil {
+			t.Errorf("unmount %s: %v", at, err)
+		}
+	})
+	// What mkfs.ext4 made is not of the image.
+	if err := os.Remove(filepath.Join(at, "lost+found")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func unpackLikeTheInstaller(t *testing.T, squashfs, dest string) {
+	t.Helper()
+	f, err := os.Open(squashfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unpack.Unpack(t.Context(), f, fi.Size(), dest, unpack.Options{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 type compared struct{ files, setuid, caps, links int }
