@@ -24,7 +24,7 @@ import (
 )
 
 // needRoot skips a test that cannot run here.
-func needRoot(t *testing.T, programs ...string) {
+func needRoot(t testing.TB, programs ...string) {
 	t.Helper()
 	if !sandbox.Isolated() {
 		t.Skip("this test mounts file systems and needs root")
@@ -36,7 +36,7 @@ func needRoot(t *testing.T, programs ...string) {
 	}
 }
 
-func runTool(t *testing.T, env []string, argv ...string) string {
+func runTool(t testing.TB, env []string, argv ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), env...)

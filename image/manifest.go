@@ -50,7 +50,8 @@ type Manifest struct {
 	SELinux string `json:"selinux"`
 	// NetworkFormat is the form in which the target keeps its network configuration.
 	NetworkFormat NetworkFormat `json:"networkFormat"`
-	// Created is the build's time stamp, seconds since 1970; it is SOURCE_DATE_EPOCH and not the wall clock where one was given.
+	// Created is the release's time stamp, seconds since 1970: SOURCE_DATE_EPOCH, or else the time of the newest package. It
+	// is never the wall clock, so that the same profile and lock make the same bytes.
 	Created int64 `json:"created"`
 	// Layout is the disk layout that the installer makes when nobody says otherwise.
 	Layout Layout `json:"layout"`

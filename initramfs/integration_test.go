@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"imgbuild/initramfs/installerbin"
 )
 
 // extract unpacks a release's initramfs with GNU cpio, as another implementation than ours, and returns the directory.
@@ -56,6 +58,9 @@ func TestRealKernel(t *testing.T) {
 	} {
 		t.Run(test.class, func(t *testing.T) {
 			o := realOptions(t, test.class)
+			if installer, err := installerbin.Get("x86_64"); err == nil {
+				o.Installer = installer
+			}
 			start := time.Now()
 			image, report := buildTo(t, o)
 			t.Logf("%s class: %d modules, %.1f MiB raw, %.2f MiB as %s in %.1f s (limit %d MiB); installer %.1f MiB; by section %v; not in this kernel: %v",

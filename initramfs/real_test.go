@@ -15,7 +15,7 @@ import (
 const testCache = "/var/cache/imgbuild/test"
 
 // run runs a program and returns its output; the test ends if it fails.
-func run(t *testing.T, dir string, argv ...string) string {
+func run(t testing.TB, dir string, argv ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Dir = dir
@@ -27,7 +27,7 @@ func run(t *testing.T, dir string, argv ...string) string {
 }
 
 // requireProgram skips the test when the host lacks a program.
-func requireProgram(t *testing.T, names ...string) {
+func requireProgram(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
@@ -37,7 +37,7 @@ func requireProgram(t *testing.T, names ...string) {
 }
 
 // kernelPackage is a distribution's real kernel package, fetched once.
-func kernelPackage(t *testing.T) string {
+func kernelPackage(t testing.TB) string {
 	t.Helper()
 	requireProgram(t, "apt-get", "apt-cache", "dpkg-deb", "depmod")
 	if err := os.MkdirAll(testCache, 0o755); err != nil {
@@ -66,7 +66,7 @@ func kernelPackage(t *testing.T) string {
 
 // realRoot makes an image root of a real kernel package and the host's tools with their libraries, and returns it with
 // the kernel release. ldd, not the code under test, says which libraries those are.
-func realRoot(t *testing.T) (root, release string) {
+func realRoot(t testing.TB) (root, release string) {
 	t.Helper()
 	requireProgram(t, "mkfs.xfs", "mkfs.ext4", "mkfs.vfat", "mkswap", "ldd")
 	root = t.TempDir()
@@ -105,7 +105,7 @@ func realRoot(t *testing.T) (root, release string) {
 }
 
 // copyPath copies a host file, links followed, to the same path below root.
-func copyPath(t *testing.T, path, root string) {
+func copyPath(t testing.TB, path, root string) {
 	t.Helper()
 	to := filepath.Join(root, path)
 	if _, err := os.Stat(to); err == nil {
@@ -135,7 +135,7 @@ func testTools() []Tool {
 }
 
 // testInit builds a static /init of about the real installer's size.
-func testInit(t *testing.T) []byte {
+func testInit(t testing.TB) []byte {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "init")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./testdata/init")
@@ -151,7 +151,7 @@ func testInit(t *testing.T) []byte {
 }
 
 // realOptions are options for a real root; class is both a network and a storage class.
-func realOptions(t *testing.T, class string) Options {
+func realOptions(t testing.TB, class string) Options {
 	root, release := realRoot(t)
 	return Options{
 		Root: root, KernelRelease: release, Installer: testInit(t), PublicKey: []byte("test key\n"),
@@ -160,7 +160,7 @@ func realOptions(t *testing.T, class string) Options {
 }
 
 // buildTo builds into a file and returns its path.
-func buildTo(t *testing.T, o Options) (string, Report) {
+func buildTo(t testing.TB, o Options) (string, Report) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "initramfs.img")
 	f, err := os.Create(path)

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Prints what imgbuild takes, beside the tool that people would use instead, measured in the same run: building against
+# dnf and mksquashfs by hand, unpacking against unsquashfs, and the sizes of the initramfs. Needs root, make setup and make
+# build. BENCH_COUNT= repeats each (default 1).
+set -eu
+cd "$(dirname "$0")/.."
+go=${GO:-go}
+count=${BENCH_COUNT:-1}
+
+[ "$(id -u)" = 0 ] || { echo "bench: building and unpacking images needs root; run make bench, which asks sudo" >&2; exit 1; }
+[ -x build/imgbuild ] || { echo "bench: there is no build/imgbuild; run make bench, which builds it" >&2; exit 1; }
+
+say() { printf '\nbench: %s\n' "$*"; }
+run() { "$go" test -tags integration -run '^$' -benchtime 1x -count "$count" -timeout 60m -bench "$@"; }
+
+say "$(nproc) CPUs, $(awk '/MemTotal/ {printf "%.0f GiB of memory", $2/1048576}' /proc/meminfo), load $(cut -d' ' -f1 /proc/loadavg); a busy machine makes all of it slower"
+
+say "a cold build of the profile demo, stage by stage; then dnf --installroot and mksquashfs by hand, with the same packages and level"
+run BuildAgainst ./builder
+
+say "the release that is unpacked next"
+build/imgbuild demo --out build/bench
+IMGBUILD_BENCH_SQUASHFS=$PWD/build/bench/demo/1/rootfs.squashfs
+export IMGBUILD_BENCH_SQUASHFS
+
+for dir in /dev/shm /var/tmp; do
+    say "unpacking it to $dir ($(stat -f -c %T "$dir")) with the installer's unpacker, and with unsquashfs"
+    work=$(mktemp -d "$dir/imgbuild-bench.XXXXXX")
+    # shellcheck disable=SC2064 # the directory of now is meant
+    trap "rm -rf '$work'" EXIT
+    IMGBUILD_BENCH_DIR=$work run UnpackAgainst -benchtime 3x ./installer/unpack
+    rm -rf "$work"
+done
+
+say "the initramfs with the installer, of a distribution's kernel with all its drivers"
+run InitramfsWith ./initramfs
