@@ -1,0 +1,27 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Validate checks that a plan does not contradict itself.
+func (p Plan) Validate() error {
+	switch p.Action {
+	case Install:
+		if p.Manifest == "" || p.Order == "" || p.Token == "" {
+			return errors.New("read plan: an installation needs a manifest, an order and a token")
+		}
+	case Wait:
+		if p.RetrySeconds <= 0 {
+			return errors.New("read plan: waiting needs a time to ask again")
+		}
+	case Inspect, LocalBoot:
+	default:
+		return fmt.Errorf("read plan: its action %q is not known to this installer", p.Action)
+	}
+	if p.Host.Network != nil {
+		return p.Host.Network.Validate()
+	}
+	return nil
+}
