@@ -8,13 +8,15 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"imgbuild/profiles/strict"
 )
 
 // crossChecker looks for what is missing and for contradictions between values that are right by themselves. It sees the
 // merged profile; the places are those of the files in which the values were written.
 type crossChecker struct {
-	*collector
-	tree *node
+	*strict.Collector
+	tree *strict.Node
 	p    *Profile
 }
 
@@ -34,14 +36,14 @@ func (x *crossChecker) all() {
 
 // has says whether anything, right or wrong, was written at path.
 func (x *crossChecker) has(path ...string) bool {
-	_, ok := x.tree.find(path...)
+	_, ok := x.tree.Find(path...)
 	return ok
 }
 
 // at reports a contradiction or omission at path.
 func (x *crossChecker) at(path []string, format string, args ...any) {
-	at, _ := x.tree.find(path...)
-	x.add(at, keyPath(path), "%s", fmt.Sprintf(format, args...))
+	at, _ := x.tree.Find(path...)
+	x.Add(at, keyPath(path), "%s", fmt.Sprintf(format, args...))
 }
 
 func keyPath(path []string) string {
@@ -50,7 +52,7 @@ func keyPath(path []string) string {
 		if _, err := strconv.Atoi(p); err == nil && s != "" {
 			s += "[" + p + "]"
 		} else {
-			s = join(s, p)
+			s = strict.Join(s, p)
 		}
 	}
 	return s
@@ -58,18 +60,18 @@ func keyPath(path []string) string {
 
 // place is how a sentence names another place.
 func (x *crossChecker) place(path ...string) string {
-	at, _ := x.tree.find(path...)
-	if at.line == 0 {
-		return at.src.name
+	at, _ := x.tree.Find(path...)
+	if at.Line == 0 {
+		return at.Src.Name
 	}
-	return fmt.Sprintf("%s:%d", at.src.name, at.line)
+	return fmt.Sprintf("%s:%d", at.Src.Name, at.Line)
 }
 
 // later is the one of two paths that was written nearer to the profile itself, or further down; the other is second.
 func (x *crossChecker) later(a, b []string) (last, first []string) {
-	pa, _ := x.tree.find(a...)
-	pb, _ := x.tree.find(b...)
-	if cmp.Or(cmp.Compare(pb.src.depth, pa.src.depth), cmp.Compare(pa.line, pb.line), cmp.Compare(pa.col, pb.col)) >= 0 {
+	pa, _ := x.tree.Find(a...)
+	pb, _ := x.tree.Find(b...)
+	if cmp.Or(cmp.Compare(pb.Src.Depth, pa.Src.Depth), cmp.Compare(pa.Line, pb.Line), cmp.Compare(pa.Col, pb.Col)) >= 0 {
 		return a, b
 	}
 	return b, a
@@ -100,9 +102,9 @@ func label(path []string) string {
 
 // remedy says how to end a contradiction: what was inherited is taken out with !reset.
 func (x *crossChecker) remedy(a, b []string, reset string) string {
-	pa, _ := x.tree.find(a...)
-	pb, _ := x.tree.find(b...)
-	if pa.src == pb.src {
+	pa, _ := x.tree.Find(a...)
+	pb, _ := x.tree.Find(b...)
+	if pa.Src == pb.Src {
 		return "take one out"
 	}
 	return "take the inherited one out with `" + reset + "`"
@@ -125,9 +127,9 @@ func (x *crossChecker) required() {
 	for _, r := range x.p.Repositories {
 		enabled = enabled || *r.Enabled
 	}
-	if n := x.tree.get("repositories"); n == nil || len(n.entries) == 0 {
+	if n := x.tree.Get("repositories"); n == nil || len(n.Entries) == 0 {
 		x.at([]string{"repositories"}, "repositories is missing or empty; packages come from at least one")
-	} else if !enabled && len(x.p.Repositories) == len(n.entries) {
+	} else if !enabled && len(x.p.Repositories) == len(n.Entries) {
 		x.at([]string{"repositories"}, "every repository has enabled: false; packages come from at least one")
 	}
 }
@@ -136,65 +138,65 @@ func (x *crossChecker) required() {
 func (x *crossChecker) isBad(path ...string) bool {
 	n := x.tree
 	for _, p := range path {
-		if n.kind == kindBad {
+		if n.Kind == strict.KindBad {
 			return true
 		}
-		if i, err := strconv.Atoi(p); err == nil && n.kind == kindList && i < len(n.items) {
-			n = n.items[i]
-		} else if n = n.get(p); n == nil {
+		if i, err := strconv.Atoi(p); err == nil && n.Kind == strict.KindList && i < len(n.Items) {
+			n = n.Items[i]
+		} else if n = n.Get(p); n == nil {
 			return false
 		}
 	}
-	return n.kind == kindBad
+	return n.Kind == strict.KindBad
 }
 
 // exclusive checks the groups of the only tag: exactly one of each group's keys is given.
-func (x *crossChecker) exclusive(n *node, t reflect.Type, path []string) {
-	if n.kind == kindBad {
+func (x *crossChecker) exclusive(n *strict.Node, t reflect.Type, path []string) {
+	if n.Kind == strict.KindBad {
 		return
 	}
 	switch t.Kind() {
 	case reflect.Struct:
 		groups := map[string][]string{}
-		for _, f := range fieldsOf(t) {
-			if v := n.get(f.key); v != nil {
-				x.exclusive(v, f.typ, append(slices.Clone(path), f.key))
+		for _, f := range strict.Fields(t) {
+			if v := n.Get(f.Key); v != nil {
+				x.exclusive(v, f.Typ, append(slices.Clone(path), f.Key))
 			}
-			if g := f.tag.Get("only"); g != "" {
-				groups[g] = append(groups[g], f.key)
+			if g := f.Tag.Get("only"); g != "" {
+				groups[g] = append(groups[g], f.Key)
 			}
 		}
 		for _, keys := range groups {
 			x.oneOf(n, path, keys)
 		}
 	case reflect.Map:
-		for _, e := range n.entries {
-			x.exclusive(e.value, t.Elem(), append(slices.Clone(path), e.key))
+		for _, e := range n.Entries {
+			x.exclusive(e.Value, t.Elem(), append(slices.Clone(path), e.Key))
 		}
 	case reflect.Slice:
-		for i, item := range n.items {
+		for i, item := range n.Items {
 			x.exclusive(item, t.Elem(), append(slices.Clone(path), strconv.Itoa(i)))
 		}
 	}
 }
 
-func (x *crossChecker) oneOf(n *node, path, keys []string) {
+func (x *crossChecker) oneOf(n *strict.Node, path, keys []string) {
 	var given []string
 	for _, k := range keys {
-		if v := n.get(k); v != nil && !(v.kind == kindBool && v.text == "false") && !(v.kind == kindList && len(v.items) == 0) {
+		if v := n.Get(k); v != nil && !(v.Kind == strict.KindBool && v.Text == "false") && !(v.Kind == strict.KindList && len(v.Items) == 0) {
 			given = append(given, k)
-		} else if x.isBad(append(slices.Clone(path), k)...) || v != nil && v.kind == kindList {
+		} else if x.isBad(append(slices.Clone(path), k)...) || v != nil && v.Kind == strict.KindList {
 			return // reported already
 		}
 	}
 	if len(given) == 0 {
-		x.at(path, "%s needs one of %s", keyPath(path), list(keys, "or"))
+		x.at(path, "%s needs one of %s", keyPath(path), strict.List(keys, "or"))
 		return
 	}
 	if len(given) > 1 {
 		a, b := append(slices.Clone(path), given[0]), append(slices.Clone(path), given[1])
 		_, first := x.later(a, b)
-		x.contradict(a, b, "%s has %s, and only one can be; %s", keyPath(path), list(given, "and"), x.remedy(a, b, first[len(first)-1]+": !reset"))
+		x.contradict(a, b, "%s has %s, and only one can be; %s", keyPath(path), strict.List(given, "and"), x.remedy(a, b, first[len(first)-1]+": !reset"))
 	}
 }
 
@@ -215,26 +217,26 @@ func (x *crossChecker) lists() {
 }
 
 func (x *crossChecker) disjoint(a, b []string, form func(string) string, sentence string) {
-	items := func(path []string) []*node {
+	items := func(path []string) []*strict.Node {
 		n := x.tree
 		for _, p := range path {
-			if n = n.get(p); n == nil {
+			if n = n.Get(p); n == nil {
 				return nil
 			}
 		}
-		return n.items
+		return n.Items
 	}
 	seen := map[string]int{}
 	for i, n := range items(a) {
-		seen[form(n.text)] = i
+		seen[form(n.Text)] = i
 	}
 	for j, n := range items(b) {
-		i, both := seen[form(n.text)]
-		if !both || n.kind == kindBad {
+		i, both := seen[form(n.Text)]
+		if !both || n.Kind == strict.KindBad {
 			continue
 		}
 		pa, pb := append(slices.Clone(a), strconv.Itoa(i)), append(slices.Clone(b), strconv.Itoa(j))
-		x.contradict(pa, pb, sentence+"; %s", n.text, x.remedy(pa, pb, "- !reset "+n.text))
+		x.contradict(pa, pb, sentence+"; %s", n.Text, x.remedy(pa, pb, "- !reset "+n.Text))
 	}
 }
 
@@ -293,7 +295,7 @@ func (x *crossChecker) scripts() {
 			continue
 		}
 		if first, twice := seen[s.Name]; twice {
-			x.contradict(append(path, "name"), []string{"scripts", strconv.Itoa(first), "name"}, "two scripts have the name %s", clip(s.Name))
+			x.contradict(append(path, "name"), []string{"scripts", strconv.Itoa(first), "name"}, "two scripts have the name %s", strict.Clip(s.Name))
 		}
 		seen[s.Name] = i
 	}

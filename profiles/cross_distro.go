@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"imgbuild/profiles/strict"
 )
 
 // distro finds what the distribution's release does not have.
@@ -15,7 +17,7 @@ func (x *crossChecker) distro() {
 		return
 	}
 	if m := releaseMajor(d.Release); m < 7 || m > 10 {
-		x.at([]string{"distro", "release"}, "distro.release is %s; the releases 7 to 10 are known", clip(d.Release))
+		x.at([]string{"distro", "release"}, "distro.release is %s; the releases 7 to 10 are known", strict.Clip(d.Release))
 		return
 	} else if d.Major != m {
 		x.contradict([]string{"distro", "major"}, []string{"distro", "release"}, "distro.major is %d, and the release is %s", d.Major, d.Release)
@@ -78,7 +80,7 @@ func (x *crossChecker) repositories() {
 func (x *crossChecker) variables(path []string, address string, known []string) {
 	for _, m := range dnfVariable.FindAllStringSubmatch(address, -1) {
 		if name := m[1] + m[2]; !slices.Contains(known, name) {
-			x.at(path, "%s has the variable $%s, which distro.vars does not give%s", label(path), name, didYouMean(name, known))
+			x.at(path, "%s has the variable $%s, which distro.vars does not give%s", label(path), name, strict.DidYouMean(name, known))
 		}
 	}
 }

@@ -3,6 +3,8 @@ package profiles
 import (
 	"strings"
 	"testing"
+
+	"imgbuild/profiles/strict"
 )
 
 func TestValuesAreAcceptedAndRefused(t *testing.T) {
@@ -46,19 +48,19 @@ func TestValuesAreAcceptedAndRefused(t *testing.T) {
 		"gecos":         {[]string{"", "Ä b"}, []string{"a:b", "a\nb"}},
 		"script-name":   {[]string{"a", "01 tune it"}, []string{"", "../a", "-a"}},
 	}
-	c := newChecker()
+	c := strict.NewForms(formats())
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if _, ok := c.formats[name]; !ok {
+			if _, ok := c.Formats[name]; !ok {
 				t.Fatal("there is no such format")
 			}
 			for _, s := range test.good {
-				if p := c.text(name, s); p != "" {
+				if p := c.Text(name, s); p != "" {
 					t.Errorf("%q %s", s, p)
 				}
 			}
 			for _, s := range test.bad {
-				if p := c.text(name, s); p == "" {
+				if p := c.Text(name, s); p == "" {
 					t.Errorf("%q is accepted", s)
 				}
 			}

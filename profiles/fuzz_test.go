@@ -8,19 +8,21 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"imgbuild/profiles/strict"
 )
 
 // loadBytes does what Load does with one file whose bytes are given and that extends nothing.
-func loadBytes(data []byte) (*Profile, Errors) {
-	c := &collector{}
-	src := &source{name: "fuzz.yaml", id: "fuzz.yaml", dir: "/nonexistent", display: "."}
-	root := parse(c, src, data)
+func loadBytes(data []byte) (*Profile, strict.Errors) {
+	c := &strict.Collector{}
+	src := &profileFile{Source: strict.Source{Name: "fuzz.yaml"}, id: "fuzz.yaml", dir: "/nonexistent", display: "."}
+	root := grammar().Parse(c, &src.Source, data)
 	if root == nil {
-		return nil, c.errors()
+		return nil, c.Errors()
 	}
-	(&treeChecker{c, newChecker(), src}).structure(root, reflect.TypeFor[Profile](), "")
+	src.check(c, strict.NewForms(formats()), root)
 	p := finish(c, []layer{{src, root}})
-	return p, c.errors()
+	return p, c.Errors()
 }
 
 func FuzzLoad(f *testing.F) {
@@ -84,20 +86,20 @@ func FuzzText(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &collector{}
-		root := parse(c, &source{name: "x"}, out)
+		c := &strict.Collector{}
+		root := grammar().Parse(c, &strict.Source{Name: "x"}, out)
 		if root == nil {
-			t.Fatalf("%v\n%s", c.errors(), out)
+			t.Fatalf("%v\n%s", c.Errors(), out)
 		}
-		got := root.get("files").get("/a").get("content")
-		if got.kind != kindText || got.text != s {
-			t.Errorf("%q is read as %s %q\n%s", s, got.kind.what(), got.text, out)
+		got := root.Get("files").Get("/a").Get("content")
+		if got.Kind != strict.KindText || got.Text != s {
+			t.Errorf("%q is read as %s %q\n%s", s, got.Kind.What(), got.Text, out)
 		}
-		if o := root.get("kernel").get("options").entries[0]; o.key != s || o.value.text != s || o.value.kind == kindNull && s != "" {
-			t.Errorf("%q is read as the key %q and the value %q\n%s", s, o.key, o.value.text, out)
+		if o := root.Get("kernel").Get("options").Entries[0]; o.Key != s || o.Value.Text != s || o.Value.Kind == strict.KindNull && s != "" {
+			t.Errorf("%q is read as the key %q and the value %q\n%s", s, o.Key, o.Value.Text, out)
 		}
-		if l := root.get("services").get("enable").items; len(l) != 2 || l[1].text != s {
-			t.Errorf("%q is read in a list of %d as %q\n%s", s, len(l), l[1].text, out)
+		if l := root.Get("services").Get("enable").Items; len(l) != 2 || l[1].Text != s {
+			t.Errorf("%q is read in a list of %d as %q\n%s", s, len(l), l[1].Text, out)
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"imgbuild/profiles/strict"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -80,7 +82,7 @@ func TestMistakesAreReportedWithTheirPlaces(t *testing.T) {
 		if err == nil {
 			return "no error"
 		}
-		if _, ok := err.(Errors); !ok {
+		if _, ok := err.(strict.Errors); !ok {
 			t.Errorf("the error is a %T", err)
 		}
 		return err.Error()

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"imgbuild/profiles/strict"
 )
 
 // hostFiles checks that what the profile takes from the build host is there: keys, CAs, sources and scripts.
@@ -32,7 +34,7 @@ func (x *crossChecker) hostFiles() {
 		st, err := os.Stat(source)
 		switch {
 		case err != nil:
-			x.at(path, "%s is %s, and %v", keyPath(path), source, plain(err))
+			x.at(path, "%s is %s, and %v", keyPath(path), source, strict.Plain(err))
 		case !st.Mode().IsRegular() && !st.IsDir():
 			x.at(path, "%s is %s, which is neither a file nor a directory", keyPath(path), source)
 		}
@@ -42,7 +44,7 @@ func (x *crossChecker) hostFiles() {
 			continue
 		}
 		path := []string{"scripts", strconv.Itoa(i), "file"}
-		if _, err := readLimited(s.File); err != nil {
+		if _, err := strict.ReadLimited(s.File); err != nil {
 			x.at(path, "%s is %s, and %v", keyPath(path), s.File, err)
 		}
 	}
@@ -63,7 +65,7 @@ func (x *crossChecker) gpgKey(path []string, k GPGKey, r Repository) {
 		data, err = Key(k.Shipped)
 	} else {
 		name, key = k.File, "file"
-		data, err = readLimited(k.File)
+		data, err = strict.ReadLimited(k.File)
 		if _, missing := os.Lstat(k.File); errors.Is(missing, fs.ErrNotExist) && notMadeYet(r) {
 			return
 		}
@@ -107,7 +109,7 @@ func shippedPrint(name string) string {
 }
 
 func (x *crossChecker) caCert(path []string, file string) {
-	data, err := readLimited(file)
+	data, err := strict.ReadLimited(file)
 	if err == nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
 		err = errors.New("it holds no certificate in PEM form")
 	}

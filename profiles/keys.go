@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"imgbuild/profiles/strict"
 )
 
 //go:embed shipped/*.yaml
@@ -28,7 +30,7 @@ func keyNames() []string {
 func Key(name string) ([]byte, error) {
 	names := keyNames()
 	if !slices.Contains(names, name) {
-		return nil, fmt.Errorf("there is no shipped key %q; there are %s", name, list(names, "and"))
+		return nil, fmt.Errorf("there is no shipped key %q; there are %s", name, strict.List(names, "and"))
 	}
 	return shippedFS.ReadFile("keys/" + name)
 }
@@ -43,7 +45,7 @@ func (k GPGKey) Armored() ([]byte, error) {
 		data, err = Key(name)
 	} else {
 		name = k.File
-		data, err = readLimited(name)
+		data, err = strict.ReadLimited(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the GPG key %s cannot be read: %w", name, err)

@@ -7,46 +7,51 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"imgbuild/profiles/strict"
 )
+
+// Errors are all mistakes of a profile and of those that it extends: the profile's own first, in the order of the file.
+type Errors = strict.Errors
 
 // maxChain bounds how many profiles extend each other.
 const maxChain = 16
 
 // layer is one profile of a chain of extends.
 type layer struct {
-	src  *source
-	root *node // nil when it could not be read
+	src  *profileFile
+	root *strict.Node // nil when it could not be read
 }
 
 // Load reads a shipped profile by name, or a file (a name that ends in .yaml or has a slash), with everything that it
 // extends, and returns it merged, with defaults and checked. Paths of the build host are absolute in it. The error, when
 // the profile is at fault, is an Errors with every mistake of the profile and of those that it extends.
 func Load(ctx context.Context, nameOrPath string) (*Profile, error) {
-	c := &collector{}
+	c := &strict.Collector{}
 	chain, err := readChain(ctx, c, nameOrPath)
 	if err != nil {
 		return nil, err
 	}
 	p := finish(c, chain)
-	if es := c.errors(); es != nil {
+	if es := c.Errors(); es != nil {
 		return nil, es
 	}
 	return p, nil
 }
 
 // finish merges the chain, fills in the defaults and checks the whole. The profile is good when c has nothing then.
-func finish(c *collector, chain []layer) *Profile {
+func finish(c *strict.Collector, chain []layer) *Profile {
 	merged := mergeChain(c, chain)
 	if merged == nil {
 		return nil
 	}
 	p := &Profile{tree: merged, Dir: chain[0].src.dir}
-	decode(merged, reflect.ValueOf(p).Elem())
+	strict.Decode(merged, reflect.ValueOf(p).Elem())
 	p.Extends = ""
 	for _, l := range slices.Backward(chain) {
-		p.Sources = append(p.Sources, l.src.name)
+		p.Sources = append(p.Sources, l.src.Name)
 	}
-	x := &crossChecker{collector: c, tree: merged, p: p}
+	x := &crossChecker{Collector: c, tree: merged, p: p}
 	x.name(chain[0].src)
 	p.fillDefaults()
 	x.all()
@@ -54,11 +59,11 @@ func finish(c *collector, chain []layer) *Profile {
 }
 
 // readChain reads a profile and what it extends, the profile itself first, each checked on its own.
-func readChain(ctx context.Context, c *collector, name string) ([]layer, error) {
+func readChain(ctx context.Context, c *strict.Collector, name string) ([]layer, error) {
 	var chain []layer
-	var from *source
-	var extends *node
-	check := newChecker()
+	var from *profileFile
+	var extends *strict.Node
+	check := strict.NewForms(formats())
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("load profile %s: %w", name, err)
@@ -68,48 +73,73 @@ func readChain(ctx context.Context, c *collector, name string) ([]layer, error) 
 			return nil, Errors{{File: name, Sentence: err.Error()}}
 		}
 		if err != nil {
-			c.add(extends.at, "extends", "extends: %v", err)
+			c.Add(extends.At, "extends", "extends: %v", err)
 			return append(chain, layer{}), nil
 		}
 		if at := slices.IndexFunc(chain, func(l layer) bool { return l.src.id == src.id }); at >= 0 {
-			c.add(extends.at, "extends", "extends goes round in a circle: %s", circle(chain[at:], src))
+			c.Add(extends.At, "extends", "extends goes round in a circle: %s", circle(chain[at:], src))
 			return append(chain, layer{}), nil
 		}
 		if len(chain) == maxChain {
-			c.add(extends.at, "extends", "extends has more than %d profiles in a chain", maxChain)
+			c.Add(extends.At, "extends", "extends has more than %d profiles in a chain", maxChain)
 			return append(chain, layer{}), nil
 		}
-		src.depth = len(chain)
-		root := parse(c, src, data)
+		src.Depth = len(chain)
+		root := grammar().Parse(c, &src.Source, data)
 		chain = append(chain, layer{src, root})
 		if root == nil {
 			return chain, nil
 		}
-		(&treeChecker{c, check, src}).structure(root, reflect.TypeFor[Profile](), "")
-		extends = root.get("extends")
-		if extends == nil || extends.kind == kindNull {
+		src.check(c, check, root)
+		extends = root.Get("extends")
+		if extends == nil || extends.Kind == strict.KindNull {
 			return chain, nil
 		}
-		if extends.kind == kindBad {
+		if extends.Kind == strict.KindBad {
 			return append(chain, layer{}), nil
 		}
-		name, from = extends.text, src
+		name, from = extends.Text, src
 	}
 }
 
-func circle(chain []layer, back *source) string {
+// grammar is what a profile's file is.
+func grammar() strict.Document {
+	return strict.Document{
+		Noun: "profile", Least: "a profile has at least extends, or distro, repositories and packages",
+		Like: "keys such as name: and packages:", Reset: true,
+	}
+}
+
+// check holds one file's values against the types.
+func (f *profileFile) check(c *strict.Collector, forms *strict.Forms, root *strict.Node) {
+	t := reflect.TypeFor[Profile]()
+	(&strict.Checker{Collector: c, Forms: forms, Document: grammar(), Root: t, HostPath: f.hostPath}).Structure(root, t, "")
+}
+
+// hostPath makes a path of the build host absolute: relative ones start from the file's directory.
+func (f *profileFile) hostPath(p string) (absolute, problem string) {
+	switch {
+	case filepath.IsAbs(p):
+		return p, ""
+	case f.shipped != "":
+		return "", "is a relative path, and a shipped profile has no directory"
+	}
+	return filepath.Join(f.dir, p), ""
+}
+
+func circle(chain []layer, back *profileFile) string {
 	var names []string
 	for _, l := range chain {
-		names = append(names, l.src.name)
+		names = append(names, l.src.Name)
 	}
-	return strings.Join(append(names, back.name), " → ")
+	return strings.Join(append(names, back.Name), " → ")
 }
 
 // mergeChain lays the profiles over each other. It returns nil when one of them could not be read: what is missing then
 // would only be reported as wrong.
-func mergeChain(c *collector, chain []layer) *node {
+func mergeChain(c *strict.Collector, chain []layer) *strict.Node {
 	m := merger{c}
-	var merged *node
+	var merged *strict.Node
 	for i, l := range slices.Backward(chain) {
 		if l.root == nil {
 			return nil
@@ -124,17 +154,17 @@ func mergeChain(c *collector, chain []layer) *node {
 }
 
 // name fills in the default of name, which is the file's.
-func (x *crossChecker) name(src *source) {
+func (x *crossChecker) name(src *profileFile) {
 	if x.p.Name != "" || x.has("name") {
 		return
 	}
 	x.p.Name = src.shipped
 	if src.shipped == "" {
-		base := filepath.Base(src.name)
+		base := filepath.Base(src.Name)
 		x.p.Name = strings.TrimSuffix(strings.TrimSuffix(base, ".yaml"), ".yml")
 	}
-	if p := newChecker().text("image-name", x.p.Name); p != "" {
-		x.add(x.tree.at, "name", "name is missing, and the file's %s; write name:", p)
+	if p := strict.NewForms(formats()).Text("image-name", x.p.Name); p != "" {
+		x.Add(x.tree.At, "name", "name is missing, and the file's %s; write name:", p)
 	}
 }
 
@@ -144,9 +174,20 @@ func (p *Profile) Where(path ...string) string {
 	if p.tree == nil {
 		return ""
 	}
-	at, _ := p.tree.find(path...)
-	if at.line == 0 {
-		return at.src.name
+	at, _ := p.tree.Find(path...)
+	if at.Line == 0 {
+		return at.Src.Name
 	}
-	return fmt.Sprintf("%s:%d:%d", at.src.name, at.line, at.col)
+	return fmt.Sprintf("%s:%d:%d", at.Src.Name, at.Line, at.Col)
+}
+
+// YAML returns the merged profile with its defaults, as `imgbuild show` prints it. Loaded again, it is the same profile;
+// so it has the password hashes and, where an address of a repository holds a password, that too. The order is that
+// of the types, and of the names in maps, so equal profiles give equal bytes.
+func (p *Profile) YAML() ([]byte, error) {
+	data, err := strict.Marshal(*p)
+	if err != nil {
+		return nil, fmt.Errorf("write profile %s: %w", p.Name, err)
+	}
+	return data, nil
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"imgbuild/profiles/strict"
 )
 
 func write(t *testing.T, text string) string {
@@ -97,7 +99,7 @@ func TestWhatCannotBeReadIsSaid(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), strings.TrimPrefix(want, "../")) && !strings.Contains(err.Error(), "invalid argument") {
 			t.Errorf("Load(%q): %v", name, err)
 		}
-		var es Errors
+		var es strict.Errors
 		if !errors.As(err, &es) {
 			t.Errorf("Load(%q) returns a %T", name, err)
 		}
@@ -131,7 +133,7 @@ func TestAtMostAHundredMistakesAreListed(t *testing.T) {
 		fmt.Fprintf(&b, "key%d: x\n", i)
 	}
 	_, err := Load(t.Context(), write(t, b.String()))
-	if n := strings.Count(fmt.Sprint(err), "\n"); n != maxErrors || !strings.HasSuffix(err.Error(), "more mistakes") {
+	if n := strings.Count(fmt.Sprint(err), "\n"); n != strict.MaxErrors || !strings.HasSuffix(err.Error(), "more mistakes") {
 		t.Errorf("%d lines: %.200v", n, err)
 	}
 }
@@ -192,7 +194,7 @@ func TestASuggestionIsNearOrNone(t *testing.T) {
 		"instal": "install", "isntall": "install", "INSTALL": "install", "weakdeps": "weak_deps", "weak-deps": "weak_deps",
 		"excludes": "exclude", "ssh_key": "ssh_keys", "sshkeys": "ssh_keys", "doc": "docs", "packages": "", "x": "", "": "", "di": "", "iud": "uid",
 	} {
-		if s := suggest(got, names); s != want {
+		if s := strict.Suggest(got, names); s != want {
 			t.Errorf("suggest(%q) is %q, want %q", got, s, want)
 		}
 	}

@@ -3,98 +3,100 @@ package profiles
 import (
 	"reflect"
 	"slices"
+
+	"imgbuild/profiles/strict"
 )
 
 // merger lays a profile over the one that it extends.
-type merger struct{ *collector }
+type merger struct{ *strict.Collector }
 
 // onto returns child merged over parent, neither of which it changes: maps are merged, lists are appended without what is
 // there already, scalars are replaced. !reset on a value drops what was inherited.
-func (m merger) onto(parent, child *node, path string) *node {
+func (m merger) onto(parent, child *strict.Node, path string) *strict.Node {
 	switch {
-	case child.reset || parent == nil:
+	case child.Reset || parent == nil:
 		return m.fresh(child, path, parent != nil)
-	case child.kind == kindBad || parent.kind == kindBad || parent.kind == kindNull || parent.kind != child.kind:
+	case child.Kind == strict.KindBad || parent.Kind == strict.KindBad || parent.Kind == strict.KindNull || parent.Kind != child.Kind:
 		return child
-	case child.kind == kindMap:
+	case child.Kind == strict.KindMap:
 		return m.maps(parent, child, path)
-	case child.kind == kindList:
+	case child.Kind == strict.KindList:
 		return m.lists(parent, child, path)
 	}
 	return child
 }
 
-func (m merger) maps(parent, child *node, path string) *node {
-	out := &node{kind: kindMap, at: child.at, entries: slices.Clone(parent.entries)}
-	for _, e := range child.entries {
-		at := slices.IndexFunc(out.entries, func(p entry) bool { return p.key == e.key })
+func (m merger) maps(parent, child *strict.Node, path string) *strict.Node {
+	out := &strict.Node{Kind: strict.KindMap, At: child.At, Entries: slices.Clone(parent.Entries)}
+	for _, e := range child.Entries {
+		at := slices.IndexFunc(out.Entries, func(p strict.Entry) bool { return p.Key == e.Key })
 		if at < 0 {
-			out.entries = append(out.entries, entry{e.key, e.at, m.fresh(e.value, join(path, e.key), false)})
+			out.Entries = append(out.Entries, strict.Entry{Key: e.Key, At: e.At, Value: m.fresh(e.Value, strict.Join(path, e.Key), false)})
 			continue
 		}
-		out.entries[at] = entry{e.key, e.at, m.onto(out.entries[at].value, e.value, join(path, e.key))}
+		out.Entries[at] = strict.Entry{Key: e.Key, At: e.At, Value: m.onto(out.Entries[at].Value, e.Value, strict.Join(path, e.Key))}
 	}
-	out.dropNulls()
+	dropNulls(out)
 	return out
 }
 
 // dropNulls takes out the entries that !reset has left without a value.
-func (n *node) dropNulls() {
-	n.entries = slices.DeleteFunc(n.entries, func(e entry) bool { return e.value.kind == kindNull })
+func dropNulls(n *strict.Node) {
+	n.Entries = slices.DeleteFunc(n.Entries, func(e strict.Entry) bool { return e.Value.Kind == strict.KindNull })
 }
 
-func (m merger) lists(parent, child *node, path string) *node {
-	out := &node{kind: kindList, at: child.at, items: slices.Clone(parent.items)}
-	for _, item := range child.items {
-		at := slices.IndexFunc(out.items, item.equal)
+func (m merger) lists(parent, child *strict.Node, path string) *strict.Node {
+	out := &strict.Node{Kind: strict.KindList, At: child.At, Items: slices.Clone(parent.Items)}
+	for _, item := range child.Items {
+		at := slices.IndexFunc(out.Items, item.Equal)
 		switch {
-		case item.reset && at >= 0:
-			out.items = slices.Delete(out.items, at, at+1)
-		case item.reset:
-			m.nothingToReset(item, path, out.items)
+		case item.Reset && at >= 0:
+			out.Items = slices.Delete(out.Items, at, at+1)
+		case item.Reset:
+			m.nothingToReset(item, path, out.Items)
 		case at < 0:
-			out.items = append(out.items, item)
+			out.Items = append(out.Items, item)
 		}
 	}
 	return out
 }
 
-func (m merger) nothingToReset(item *node, path string, there []*node) {
+func (m merger) nothingToReset(item *strict.Node, path string, there []*strict.Node) {
 	var texts []string
 	for _, t := range there {
-		if t.kind == kindText {
-			texts = append(texts, t.text)
+		if t.Kind == strict.KindText {
+			texts = append(texts, t.Text)
 		}
 	}
-	if item.kind != kindText {
-		m.add(item.resetAt, path, "%s inherits no such item, so !reset takes nothing out", path)
+	if item.Kind != strict.KindText {
+		m.Add(item.ResetAt, path, "%s inherits no such item, so !reset takes nothing out", path)
 		return
 	}
-	m.add(item.resetAt, path, "%s inherits no %s, so !reset takes nothing out%s", path, clip(item.text), didYouMean(item.text, texts))
+	m.Add(item.ResetAt, path, "%s inherits no %s, so !reset takes nothing out%s", path, strict.Clip(item.Text), strict.DidYouMean(item.Text, texts))
 }
 
 // fresh returns a value that nothing is inherited under, with lists freed of what is there twice.
-func (m merger) fresh(n *node, path string, inherited bool) *node {
-	switch n.kind {
-	case kindMap:
-		out := &node{kind: kindMap, at: n.at}
-		for _, e := range n.entries {
-			out.entries = append(out.entries, entry{e.key, e.at, m.fresh(e.value, join(path, e.key), inherited)})
+func (m merger) fresh(n *strict.Node, path string, inherited bool) *strict.Node {
+	switch n.Kind {
+	case strict.KindMap:
+		out := &strict.Node{Kind: strict.KindMap, At: n.At}
+		for _, e := range n.Entries {
+			out.Entries = append(out.Entries, strict.Entry{Key: e.Key, At: e.At, Value: m.fresh(e.Value, strict.Join(path, e.Key), inherited)})
 		}
-		out.dropNulls()
+		dropNulls(out)
 		return out
-	case kindList:
-		return m.lists(&node{kind: kindList, at: n.at}, n, path)
+	case strict.KindList:
+		return m.lists(&strict.Node{Kind: strict.KindList, At: n.At}, n, path)
 	}
 	return n
 }
 
 // withoutOwn takes out of an ancestor's profile what is not inherited, such as its name.
-func withoutOwn(n *node) *node {
+func withoutOwn(n *strict.Node) *strict.Node {
 	out := *n
-	out.entries = slices.DeleteFunc(slices.Clone(n.entries), func(e entry) bool {
-		return slices.ContainsFunc(fieldsOf(reflect.TypeFor[Profile]()), func(f field) bool {
-			return f.key == e.key && f.tag.Get("inherit") == "no"
+	out.Entries = slices.DeleteFunc(slices.Clone(n.Entries), func(e strict.Entry) bool {
+		return slices.ContainsFunc(strict.Fields(reflect.TypeFor[Profile]()), func(f strict.Field) bool {
+			return f.Key == e.Key && f.Tag.Get("inherit") == "no"
 		})
 	})
 	return &out

@@ -6,15 +6,15 @@
 // files of the build host and nothing else: it never builds, never asks the network and never runs a program.
 package profiles
 
-// The comments of these types and fields are the descriptions in the schema and in docs/profile-reference.md. The tags
-// say what the loader checks and the schema tells editors:
+import "imgbuild/profiles/strict"
+
+// The comments of these types and fields are the descriptions in the schema and in docs/profile-reference.md. The tags are
+// those of package strict, and two more:
 //
-//	check:"F"     the value, or each value of a list or map, has the form F of formats.go
-//	keys:"F"      each key of a map has the form F
-//	default:"V"   shown in the schema; defaults.go fills it in
 //	inherit:"no"  an ancestor's value is not taken over
-//	loose:"yes"   numbers and booleans are taken as the text that was written
-//	only:"G"      at most one field of the group G may be given
+//	only:"G"      exactly one field of the group G is given
+//
+// defaults.go fills in what the tag default shows.
 
 // Profile says what an image is to be: from which distribution and repositories, which packages, how it is configured and
 // how it is packed.
@@ -38,9 +38,9 @@ type Profile struct {
 	// Packages says what is installed.
 	Packages Packages `yaml:"packages"`
 	// Users are accounts by login name. Root has its own key.
-	Users map[string]User `yaml:"users,omitempty" keys:"user-name"`
+	Users map[string]User `yaml:"users,omitempty" keys:"user-name" bare:"yes"`
 	// Groups are groups by name.
-	Groups map[string]Group `yaml:"groups,omitempty" keys:"group-name"`
+	Groups map[string]Group `yaml:"groups,omitempty" keys:"group-name" bare:"yes"`
 	// Root is the root account.
 	Root Root `yaml:"root"`
 	// Sudo are sudoers rules by file name below /etc/sudoers.d; checked with visudo when the image has it.
@@ -68,7 +68,7 @@ type Profile struct {
 	// Sources are the files that this profile was made from, the first ancestor first; shipped ones as "shipped:NAME".
 	Sources []string `yaml:"-"`
 
-	tree *node // the merged nodes with their places, for Where
+	tree *strict.Node // the merged nodes with their places, for Where
 }
 
 // Distro is the distribution of the image.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"imgbuild/profiles/strict"
 )
 
 func compileSchema(t *testing.T) *jsonschema.Schema {
@@ -39,36 +41,36 @@ func compileSchema(t *testing.T) *jsonschema.Schema {
 // asJSON is a YAML file as an editor hands it to a schema.
 func asJSON(t *testing.T, data []byte) any {
 	t.Helper()
-	c := &collector{}
-	root := parse(c, &source{name: "p.yaml"}, data)
+	c := &strict.Collector{}
+	root := grammar().Parse(c, &strict.Source{Name: "p.yaml"}, data)
 	if root == nil {
-		t.Fatal(c.errors())
+		t.Fatal(c.Errors())
 	}
 	return plainValue(t, root)
 }
 
-func plainValue(t *testing.T, n *node) any {
-	switch n.kind {
-	case kindInt, kindFloat:
-		v, err := jsonschema.UnmarshalJSON(strings.NewReader(n.text))
+func plainValue(t *testing.T, n *strict.Node) any {
+	switch n.Kind {
+	case strict.KindInt, strict.KindFloat:
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(n.Text))
 		if err != nil {
-			return n.text
+			return n.Text
 		}
 		return v
-	case kindBool:
-		return n.text == "true"
-	case kindText:
-		return n.text
-	case kindList:
+	case strict.KindBool:
+		return n.Text == "true"
+	case strict.KindText:
+		return n.Text
+	case strict.KindList:
 		l := []any{}
-		for _, i := range n.items {
+		for _, i := range n.Items {
 			l = append(l, plainValue(t, i))
 		}
 		return l
-	case kindMap:
+	case strict.KindMap:
 		m := map[string]any{}
-		for _, e := range n.entries {
-			m[e.key] = plainValue(t, e.value)
+		for _, e := range n.Entries {
+			m[e.Key] = plainValue(t, e.Value)
 		}
 		return m
 	}
@@ -149,10 +151,10 @@ func TestTheSchemaRefusesWhatItCanSee(t *testing.T) {
 }
 
 // eachField calls visit for each key of a profile at every depth.
-func eachField(t reflect.Type, visit func(owner reflect.Type, f field)) {
-	for _, f := range fieldsOf(t) {
+func eachField(t reflect.Type, visit func(owner reflect.Type, f strict.Field)) {
+	for _, f := range strict.Fields(t) {
 		visit(t, f)
-		inner := f.typ
+		inner := f.Typ
 		for inner.Kind() == reflect.Map || inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
 		}
@@ -163,34 +165,34 @@ func eachField(t reflect.Type, visit func(owner reflect.Type, f field)) {
 }
 
 func TestEveryKeyIsDescribedAndChecked(t *testing.T) {
-	docs, err := readDocs()
+	docs, err := strict.ReadDocs("profile.go", typesSource)
 	if err != nil {
 		t.Fatal(err)
 	}
 	known, used := formats(), map[string]bool{}
-	eachField(reflect.TypeFor[Profile](), func(owner reflect.Type, f field) {
-		name := owner.Name() + "." + f.name
-		if d := docs[name]; !strings.HasPrefix(d, "`"+f.key+"` ") || !strings.HasSuffix(d, ".") {
+	eachField(reflect.TypeFor[Profile](), func(owner reflect.Type, f strict.Field) {
+		name := owner.Name() + "." + f.Name
+		if d := docs[name]; !strings.HasPrefix(d, "`"+f.Key+"` ") || !strings.HasSuffix(d, ".") {
 			t.Errorf("the comment of %s is %q", name, d)
 		}
 		if docs[owner.Name()] == "" {
 			t.Errorf("%s has no comment", owner.Name())
 		}
 		for _, tag := range []string{"check", "keys"} {
-			form := f.tag.Get(tag)
+			form := f.Tag.Get(tag)
 			if _, ok := known[form]; form != "" && !ok {
 				t.Errorf("%s has the unknown format %q", name, form)
 			}
 			used[form] = true
 		}
-		leaf := f.typ
+		leaf := f.Typ
 		for leaf.Kind() == reflect.Slice || leaf.Kind() == reflect.Pointer {
 			leaf = leaf.Elem()
 		}
-		if leaf.Kind() == reflect.Map && f.tag.Get("keys") == "" {
+		if leaf.Kind() == reflect.Map && f.Tag.Get("keys") == "" {
 			t.Errorf("%s: the keys of the map have no format", name)
 		}
-		if leaf.Kind() == reflect.Int && known[f.tag.Get("check")].to == 0 {
+		if leaf.Kind() == reflect.Int && known[f.Tag.Get("check")].To == 0 {
 			t.Errorf("%s is a number without a range", name)
 		}
 	})
@@ -221,13 +223,13 @@ func TestTheDefaultsInTheSchemaAreThoseFilledIn(t *testing.T) {
 				walk(v.Index(i))
 			}
 		case reflect.Struct:
-			for _, f := range fieldsOf(v.Type()) {
-				walk(v.Field(f.index))
-				want, ok := f.tag.Lookup("default")
+			for _, f := range strict.Fields(v.Type()) {
+				walk(v.Field(f.Index))
+				want, ok := f.Tag.Lookup("default")
 				if !ok {
 					continue
 				}
-				got := v.Field(f.index)
+				got := v.Field(f.Index)
 				if got.Kind() == reflect.Pointer && !got.IsNil() {
 					got = got.Elem()
 				}
@@ -239,7 +241,7 @@ func TestTheDefaultsInTheSchemaAreThoseFilledIn(t *testing.T) {
 					text = strconv.FormatInt(got.Int(), 10)
 				}
 				if text != want {
-					t.Errorf("%s.%s is filled with %q, and the schema says %q", v.Type().Name(), f.name, text, want)
+					t.Errorf("%s.%s is filled with %q, and the schema says %q", v.Type().Name(), f.Name, text, want)
 				}
 			}
 		}
@@ -248,19 +250,19 @@ func TestTheDefaultsInTheSchemaAreThoseFilledIn(t *testing.T) {
 }
 
 func TestEveryFormatAcceptsItsExamples(t *testing.T) {
-	c := newChecker()
-	for name, f := range c.formats {
-		if f.re == "" && f.enum == nil && f.to == 0 && f.check == nil && name != "text" {
+	c := strict.NewForms(formats())
+	for name, f := range c.Formats {
+		if f.Pattern == "" && f.Enum == nil && f.To == 0 && f.Check == nil && name != "text" {
 			t.Errorf("%s checks nothing", name)
 		}
-		if _, err := regexp.Compile("^(?:" + f.re + ")$"); err != nil {
+		if _, err := regexp.Compile("^(?:" + f.Pattern + ")$"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if strings.Contains(f.re, "(?") || strings.Contains(f.re, `\p`) || strings.Contains(f.re, `\z`) {
+		if strings.Contains(f.Pattern, "(?") || strings.Contains(f.Pattern, `\p`) || strings.Contains(f.Pattern, `\z`) {
 			t.Errorf("%s: its expression is not one that JavaScript reads the same way", name)
 		}
-		for _, e := range f.examples {
-			if p := c.text(name, e); p != "" {
+		for _, e := range f.Examples {
+			if p := c.Text(name, e); p != "" {
 				t.Errorf("the example %q of %s %s", e, name, p)
 			}
 		}

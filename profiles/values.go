@@ -13,6 +13,8 @@ import (
 	"time"
 	_ "time/tzdata" // timezones are checked the same on every build host
 	"unicode"
+
+	"imgbuild/profiles/strict"
 )
 
 // cryptPattern are the crypt(5) hashes that the libraries of EL7 to EL10 read and that are still strong: SHA-256,
@@ -25,18 +27,18 @@ const cryptPattern = `\$[56]\$(rounds=[0-9]{4,9}\$)?[./0-9A-Za-z]{1,16}\$([./0-9
 func checkURL(s string) string {
 	scheme, _, ok := strings.Cut(s, "://")
 	if !ok || !slices.Contains([]string{"http", "https", "ftp", "file"}, scheme) {
-		return fmt.Sprintf("is %s, which does not begin with http://, https://, ftp:// or file://", clip(hideUser(s)))
+		return fmt.Sprintf("is %s, which does not begin with http://, https://, ftp:// or file://", strict.Clip(hideUser(s)))
 	}
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
 		return "is not an address that can be read"
 	case scheme == "file" && (u.Host != "" || !path.IsAbs(u.Path)):
-		return fmt.Sprintf("is %s; after file:// comes an absolute path, so three slashes", clip(s))
+		return fmt.Sprintf("is %s; after file:// comes an absolute path, so three slashes", strict.Clip(s))
 	case scheme != "file" && u.Hostname() == "":
-		return fmt.Sprintf("is %s, which names no host", clip(s))
+		return fmt.Sprintf("is %s, which names no host", strict.Clip(s))
 	case u.Fragment != "":
-		return fmt.Sprintf("is %s, and a repository's address has no #", clip(hideUser(s)))
+		return fmt.Sprintf("is %s, and a repository's address has no #", strict.Clip(hideUser(s)))
 	}
 	return ""
 }
@@ -60,9 +62,9 @@ func hideUser(s string) string {
 func checkPackage(s string) string {
 	switch {
 	case strings.HasPrefix(s, "-"):
-		return fmt.Sprintf("is %s; packages that are left out go into packages.exclude", clip(s))
+		return fmt.Sprintf("is %s; packages that are left out go into packages.exclude", strict.Clip(s))
 	case strings.HasSuffix(s, ".rpm"):
-		return fmt.Sprintf("is %s; packages come from repositories, not from files", clip(s))
+		return fmt.Sprintf("is %s; packages come from repositories, not from files", strict.Clip(s))
 	case s == "*":
 		return "is every package; name those that are wanted"
 	}
@@ -144,14 +146,14 @@ func keyWords(s string) []string {
 
 func checkClean(s string) string {
 	if path.Clean(s) != s {
-		return fmt.Sprintf("is %s; write it as %s", clip(s), clip(path.Clean(s)))
+		return fmt.Sprintf("is %s; write it as %s", strict.Clip(s), strict.Clip(path.Clean(s)))
 	}
 	return ""
 }
 
 func checkImagePath(s string) string {
 	if !path.IsAbs(s) {
-		return fmt.Sprintf("is %s, and a path in the image begins with a slash", clip(s))
+		return fmt.Sprintf("is %s, and a path in the image begins with a slash", strict.Clip(s))
 	}
 	if p := checkClean(s); p != "" {
 		return p
@@ -161,7 +163,7 @@ func checkImagePath(s string) string {
 	}
 	for _, d := range []string{"/proc", "/sys", "/dev", "/run"} {
 		if s == d || strings.HasPrefix(s, d+"/") {
-			return fmt.Sprintf("is %s, and %s is empty in an image", clip(s), d)
+			return fmt.Sprintf("is %s, and %s is empty in an image", strict.Clip(s), d)
 		}
 	}
 	return ""
@@ -169,20 +171,20 @@ func checkImagePath(s string) string {
 
 func checkRelativeGlob(s string) string {
 	if strings.HasPrefix(s, "/") {
-		return fmt.Sprintf("is %s; write it without the slash at its beginning", clip(s))
+		return fmt.Sprintf("is %s; write it without the slash at its beginning", strict.Clip(s))
 	}
 	if slices.Contains(strings.Split(s, "/"), "..") {
-		return fmt.Sprintf("is %s, and .. leads out", clip(s))
+		return fmt.Sprintf("is %s, and .. leads out", strict.Clip(s))
 	}
 	if _, err := path.Match(s, ""); err != nil {
-		return fmt.Sprintf("is %s, which is not a glob: a [ or \\ is left open", clip(s))
+		return fmt.Sprintf("is %s, which is not a glob: a [ or \\ is left open", strict.Clip(s))
 	}
 	return ""
 }
 
 func checkHostPath(s string) string {
 	if strings.HasPrefix(s, "~") {
-		return fmt.Sprintf("is %s; the ~ is not expanded, so write the whole path", clip(s))
+		return fmt.Sprintf("is %s; the ~ is not expanded, so write the whole path", strict.Clip(s))
 	}
 	return ""
 }
@@ -207,8 +209,8 @@ func checkUnit(s string) string {
 	case t == "" || slices.Contains(unitTypes(), t):
 		return ""
 	}
-	if near := suggest(t, unitTypes()); near != "" {
-		return fmt.Sprintf("is %s; did you mean %s?", clip(s), strings.TrimSuffix(s, t)+near)
+	if near := strict.Suggest(t, unitTypes()); near != "" {
+		return fmt.Sprintf("is %s; did you mean %s?", strict.Clip(s), strings.TrimSuffix(s, t)+near)
 	}
 	return "" // a dot inside of a service's name, such as dbus-org.example
 }
@@ -222,10 +224,10 @@ func normalUnit(s string) string {
 
 func checkTimezone(s string) string {
 	if s == "Local" || strings.Contains(s, "..") {
-		return fmt.Sprintf("is %s, and not a name of the tz database such as UTC or Europe/Berlin", clip(s))
+		return fmt.Sprintf("is %s, and not a name of the tz database such as UTC or Europe/Berlin", strict.Clip(s))
 	}
 	if _, err := time.LoadLocation(s); err != nil {
-		return fmt.Sprintf("is %s, which the tz database does not have; names are like UTC or Europe/Berlin", clip(s))
+		return fmt.Sprintf("is %s, which the tz database does not have; names are like UTC or Europe/Berlin", strict.Clip(s))
 	}
 	return ""
 }
@@ -233,7 +235,7 @@ func checkTimezone(s string) string {
 func checkPort(s string) string {
 	numbers, _, ok := strings.Cut(s, "/")
 	if !ok {
-		return fmt.Sprintf("is %s; write the protocol too, as in 8080/tcp", clip(s))
+		return fmt.Sprintf("is %s; write the protocol too, as in 8080/tcp", strict.Clip(s))
 	}
 	from, to, isRange := strings.Cut(numbers, "-")
 	if !isRange {
@@ -242,23 +244,23 @@ func checkPort(s string) string {
 	a, errA := strconv.Atoi(from)
 	b, errB := strconv.Atoi(to)
 	if errA != nil || errB != nil || a < 1 || b > 65535 || a > b {
-		return fmt.Sprintf("is %s, and ports are 1 to 65535, the smaller first", clip(s))
+		return fmt.Sprintf("is %s, and ports are 1 to 65535, the smaller first", strict.Clip(s))
 	}
 	return ""
 }
 
 func checkKernelArg(s string) string {
 	if strings.ContainsFunc(s, unicode.IsSpace) && !strings.Contains(s, `"`) {
-		return fmt.Sprintf("is %s; give each argument as its own item", clip(s))
+		return fmt.Sprintf("is %s; give each argument as its own item", strict.Clip(s))
 	}
 	key, _, _ := strings.Cut(s, "=")
 	switch {
 	case key == "root", key == "initrd", key == "BOOT_IMAGE", key == "rootflags", key == "rootfstype":
-		return fmt.Sprintf("is %s, and %s= is set by the installer, which knows the disk", clip(s), key)
+		return fmt.Sprintf("is %s, and %s= is set by the installer, which knows the disk", strict.Clip(s), key)
 	case key == "ro", key == "rw":
-		return fmt.Sprintf("is %s, which the installer sets", clip(s))
+		return fmt.Sprintf("is %s, which the installer sets", strict.Clip(s))
 	case strings.HasPrefix(key, "imgbuild."):
-		return fmt.Sprintf("is %s, and imgbuild.* are the installer's arguments, not the installed system's", clip(s))
+		return fmt.Sprintf("is %s, and imgbuild.* are the installer's arguments, not the installed system's", strict.Clip(s))
 	}
 	return ""
 }
@@ -266,7 +268,7 @@ func checkKernelArg(s string) string {
 func checkModule(s string) string {
 	for _, end := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
 		if name, ok := strings.CutSuffix(s, end); ok {
-			return fmt.Sprintf("is %s; write the module's name: %s", clip(s), path.Base(name))
+			return fmt.Sprintf("is %s; write the module's name: %s", strict.Clip(s), path.Base(name))
 		}
 	}
 	return ""

@@ -1,6 +1,7 @@
-package profiles
+package strict
 
 import (
+	"encoding"
 	"fmt"
 	"maps"
 	"reflect"
@@ -11,21 +12,20 @@ import (
 	"unicode"
 )
 
-// YAML returns the merged profile with its defaults, as `imgbuild show` prints it. Loaded again, it is the same profile;
-// so it has the password hashes and, where an address of a repository holds a password, that too. The order is that
-// of the types, and of the names in maps, so equal profiles give equal bytes.
-func (p *Profile) YAML() ([]byte, error) {
+// Marshal returns a value as a document of its keys: what is zero is left out, and the order is that of the types, and of
+// the names in maps, so equal values give equal bytes.
+func Marshal(v any) ([]byte, error) {
 	var b strings.Builder
-	if err := writeStruct(&b, reflect.ValueOf(*p), 0); err != nil {
-		return nil, fmt.Errorf("write profile %s: %w", p.Name, err)
+	if err := writeStruct(&b, reflect.ValueOf(v), 0); err != nil {
+		return nil, err
 	}
 	return []byte(b.String()), nil
 }
 
 // writeStruct writes the fields that say something, one in each line.
 func writeStruct(b *strings.Builder, v reflect.Value, depth int) error {
-	for _, f := range fieldsOf(v.Type()) {
-		if err := writeKey(b, f.key, v.Field(f.index), depth); err != nil {
+	for _, f := range Fields(v.Type()) {
+		if err := writeKey(b, f.Key, v.Field(f.Index), depth); err != nil {
 			return err
 		}
 	}
@@ -42,10 +42,13 @@ func writeKey(b *strings.Builder, key string, v reflect.Value, depth int) error 
 
 // says is whether a value is more than the absence of one.
 func says(v reflect.Value) bool {
+	if isText(v.Type()) {
+		return !v.IsZero()
+	}
 	switch v.Kind() {
 	case reflect.Struct:
-		for _, f := range fieldsOf(v.Type()) {
-			if says(v.Field(f.index)) {
+		for _, f := range Fields(v.Type()) {
+			if says(v.Field(f.Index)) {
 				return true
 			}
 		}
@@ -60,6 +63,14 @@ func indent(depth int) string { return strings.Repeat("  ", depth) }
 
 // writeValue writes what follows a key's colon or a list's dash, with the end of its line.
 func writeValue(b *strings.Builder, v reflect.Value, depth int) error {
+	if m, ok := v.Interface().(encoding.TextMarshaler); ok && isText(v.Type()) {
+		text, err := m.MarshalText()
+		if err != nil {
+			return err
+		}
+		writeText(b, string(text), depth)
+		return nil
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		return writeValue(b, v.Elem(), depth)

@@ -1,9 +1,10 @@
-package profiles
+package strict
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -14,81 +15,89 @@ import (
 )
 
 const (
-	maxDepth  = 32    // a profile needs six levels
+	maxDepth  = 32    // people need six levels
 	maxTokens = 60000 // the parser takes time with the square of the keys; this many take a second
 	maxNodes  = 50000 // values after aliases are expanded
 )
 
-// parse reads one YAML document into nodes. Everything wrong with its form goes to c; nil means that nothing can be used.
-func parse(c *collector, src *source, data []byte) (root *node) {
-	// The library has had panics on broken input; a broken profile is the person's, not a crash.
+// Document is what a kind of file is, beyond the types of its values.
+type Document struct {
+	Noun  string // what it is called in sentences: profile
+	Least string // what an empty one lacks, as a sentence
+	Like  string // what it is a map of, as in "keys such as name: and packages:"
+	Reset bool   // the tag !reset may be in it, for those who merge
+}
+
+// Parse reads one YAML document into nodes. Everything wrong with its form goes to c; nil means that nothing can be used.
+func (d Document) Parse(c *Collector, src *Source, data []byte) (root *Node) {
+	// The library has had panics on broken input; a broken file is the person's, not a crash.
 	defer func() {
 		if r := recover(); r != nil {
-			c.add(src.whole(), "", "the file cannot be read as YAML")
+			c.Add(src.whole(), "", "the file cannot be read as YAML")
 			root = nil
 		}
 	}()
 	if line, col, problem := checkText(data); problem != "" {
-		c.add(pos{src, line, col}, "", "%s", problem)
+		c.Add(Pos{src, line, col}, "", "%s", problem)
 		return nil
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	tokens := lexer.Tokenize(string(data))
 	if at, ok := tooDeep(tokens); ok {
-		c.add(place(src, at), "", "this is nested deeper than %d levels", maxDepth)
+		c.Add(place(src, at), "", "this is nested deeper than %d levels", maxDepth)
 		return nil
 	}
 	if at, ok := tooMany(tokens); ok {
-		c.add(place(src, at), "", "the profile has more than %d words and signs up to here", maxTokens)
+		c.Add(place(src, at), "", "the %s has more than %d words and signs up to here", d.Noun, maxTokens)
 		return nil
 	}
 	file, err := parser.Parse(closeTags(tokens), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		var ye yaml.Error
 		if errors.As(err, &ye) && ye.GetToken() != nil {
-			c.add(place(src, ye.GetToken()), "", "this is not YAML: %s", ye.GetMessage())
+			c.Add(place(src, ye.GetToken()), "", "this is not YAML: %s", ye.GetMessage())
 		} else {
-			c.add(src.whole(), "", "the file cannot be read as YAML")
+			c.Add(src.whole(), "", "the file cannot be read as YAML")
 		}
 		return nil
 	}
 	var docs []*ast.DocumentNode
-	for _, d := range file.Docs {
-		if _, directive := d.Body.(*ast.DirectiveNode); d.Body != nil && !directive {
-			docs = append(docs, d)
+	for _, doc := range file.Docs {
+		if _, directive := doc.Body.(*ast.DirectiveNode); doc.Body != nil && !directive {
+			docs = append(docs, doc)
 		}
 	}
-	b := &treeBuilder{collector: c, src: src, anchors: map[string]ast.Node{}}
+	b := &treeBuilder{Collector: c, Document: d, src: src, anchors: map[string]ast.Node{}}
 	switch {
 	case len(docs) == 0:
-		c.add(src.whole(), "", "the file is empty; a profile has at least extends, or distro, repositories and packages")
+		c.Add(src.whole(), "", "the file is empty; %s", d.Least)
 		return nil
 	case len(docs) > 1:
 		at := docs[1].Body.GetToken()
 		if docs[1].Start != nil {
 			at = docs[1].Start
 		}
-		c.add(place(src, at), "", "a second document begins here; a profile is one document")
+		c.Add(place(src, at), "", "a second document begins here; a %s is one document", d.Noun)
 		return nil
 	}
 	root = b.value(docs[0].Body, 0)
 	if b.tooMany {
 		return nil
 	}
-	if root.kind != kindMap {
-		if root.kind != kindBad {
-			c.add(root.at, "", "a profile is a map of keys such as name: and packages:, not %s", root.kind.what())
+	if root.Kind != KindMap {
+		if root.Kind != KindBad {
+			c.Add(root.At, "", "a %s is a map of %s, not %s", d.Noun, d.Like, root.Kind.What())
 		}
 		return nil
 	}
 	return root
 }
 
-func place(src *source, t *token.Token) pos {
+func place(src *Source, t *token.Token) Pos {
 	if t == nil || t.Position == nil {
 		return src.whole()
 	}
-	return pos{src, max(1, t.Position.Line), max(1, t.Position.Column)}
+	return Pos{src, max(1, t.Position.Line), max(1, t.Position.Column)}
 }
 
 // tooDeep finds the token at which the nesting is deeper than the parser, which calls itself, may be given.
@@ -122,7 +131,7 @@ func tooDeep(tokens token.Tokens) (*token.Token, bool) {
 	return nil, false
 }
 
-// tooMany finds the token at which a profile has too many; comments cost nothing.
+// tooMany finds the token at which a document has too many; comments cost nothing.
 func tooMany(tokens token.Tokens) (*token.Token, bool) {
 	n := 0
 	for _, t := range tokens {
@@ -198,46 +207,47 @@ func endsValue(tokens token.Tokens, key, at, next int) bool {
 
 // treeBuilder turns the library's tree into ours: aliases are expanded, tags are taken in.
 type treeBuilder struct {
-	*collector
-	src     *source
+	*Collector
+	Document
+	src     *Source
 	anchors map[string]ast.Node
 	nodes   int
 	tooMany bool
 }
 
-func (b *treeBuilder) bad(at pos) *node { return &node{kind: kindBad, at: at} }
+func (b *treeBuilder) bad(at Pos) *Node { return &Node{Kind: KindBad, At: at} }
 
-func (b *treeBuilder) value(n ast.Node, depth int) *node {
+func (b *treeBuilder) value(n ast.Node, depth int) *Node {
 	at := place(b.src, n.GetToken())
 	if b.tooMany {
 		return b.bad(at)
 	}
 	if b.nodes++; b.nodes > maxNodes || depth > maxDepth {
 		b.tooMany = true
-		b.add(at, "", "the profile has more than %d values, or more than %d levels, once its aliases are expanded", maxNodes, maxDepth)
+		b.Add(at, "", "the %s has more than %d values, or more than %d levels, once its aliases are expanded", b.Noun, maxNodes, maxDepth)
 		return b.bad(at)
 	}
 	switch n := n.(type) {
 	case *ast.NullNode:
-		return &node{kind: kindNull, at: at}
+		return &Node{Kind: KindNull, At: at}
 	case *ast.StringNode:
-		return &node{kind: kindText, at: at, text: n.Value}
+		return &Node{Kind: KindText, At: at, Text: n.Value}
 	case *ast.LiteralNode:
-		return &node{kind: kindText, at: at, text: n.Value.Value}
+		return &Node{Kind: KindText, At: at, Text: n.Value.Value}
 	case *ast.IntegerNode:
-		return &node{kind: kindInt, at: at, text: n.Token.Value}
+		return &Node{Kind: KindInt, At: at, Text: n.Token.Value}
 	case *ast.FloatNode:
-		return &node{kind: kindFloat, at: at, text: n.Token.Value}
+		return &Node{Kind: KindFloat, At: at, Text: n.Token.Value}
 	case *ast.InfinityNode:
-		return &node{kind: kindFloat, at: at, text: n.Token.Value}
+		return &Node{Kind: KindFloat, At: at, Text: n.Token.Value}
 	case *ast.NanNode:
-		return &node{kind: kindFloat, at: at, text: n.Token.Value}
+		return &Node{Kind: KindFloat, At: at, Text: n.Token.Value}
 	case *ast.BoolNode:
-		return &node{kind: kindBool, at: at, text: n.Token.Value}
+		return &Node{Kind: KindBool, At: at, Text: n.Token.Value}
 	case *ast.SequenceNode:
-		l := &node{kind: kindList, at: at}
+		l := &Node{Kind: KindList, At: at}
 		for _, v := range n.Values {
-			l.items = append(l.items, b.value(v, depth+1))
+			l.Items = append(l.Items, b.value(v, depth+1))
 		}
 		return l
 	case *ast.MappingNode:
@@ -253,46 +263,49 @@ func (b *treeBuilder) value(n ast.Node, depth int) *node {
 		name := n.Value.GetToken().Value
 		v, ok := b.anchors[name]
 		if !ok {
-			b.add(at, "", "there is no &%s before this *%s", name, name)
+			b.Add(at, "", "there is no &%s before this *%s", name, name)
 			return b.bad(at)
 		}
 		return b.value(v, depth+1)
 	case *ast.TagNode:
 		return b.tagged(at, n, depth)
 	}
-	b.add(at, "", "this kind of YAML (%s) cannot be in a profile", strings.ToLower(n.Type().String()))
+	b.Add(at, "", "this kind of YAML (%s) cannot be in a %s", strings.ToLower(n.Type().String()), b.Noun)
 	return b.bad(at)
 }
 
-func (b *treeBuilder) tagged(at pos, n *ast.TagNode, depth int) *node {
+func (b *treeBuilder) tagged(at Pos, n *ast.TagNode, depth int) *Node {
 	tag := n.Start.Value
 	if n.Value == nil {
 		return b.bad(at)
 	}
 	v := b.value(n.Value, depth+1)
-	switch tag {
-	case "!reset":
-		v.reset, v.resetAt = true, at
-	case "!!str":
-		if v.kind.scalar() && v.kind != kindNull {
-			v.kind = kindText
+	switch {
+	case tag == "!reset" && b.Reset:
+		v.Reset, v.ResetAt = true, at
+	case tag == "!!str":
+		if v.Kind.scalar() && v.Kind != KindNull {
+			v.Kind = KindText
 		}
-	case "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq":
+	case slices.Contains([]string{"!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"}, tag):
+	case b.Reset:
+		b.Add(at, "", "the tag %s is unknown; the only tag is !reset", tag)
+		return b.bad(at)
 	default:
-		b.add(at, "", "the tag %s is unknown; the only tag is !reset", tag)
+		b.Add(at, "", "the tag %s is unknown; a %s has no tags", tag, b.Noun)
 		return b.bad(at)
 	}
 	return v
 }
 
-func (b *treeBuilder) mapping(at pos, values []*ast.MappingValueNode, depth int) *node {
-	m := &node{kind: kindMap, at: at}
-	seen := make(map[string]pos, len(values))
-	var merged []*node
+func (b *treeBuilder) mapping(at Pos, values []*ast.MappingValueNode, depth int) *Node {
+	m := &Node{Kind: KindMap, At: at}
+	seen := make(map[string]Pos, len(values))
+	var merged []*Node
 	for i, mv := range values {
 		keyAt := place(b.src, mv.Key.GetToken())
-		if i == 0 && mv.Key.GetToken() != nil && at.line >= keyAt.line {
-			m.at = keyAt // the library's place of a block map is its first colon
+		if i == 0 && mv.Key.GetToken() != nil && at.Line >= keyAt.Line {
+			m.At = keyAt // the library's place of a block map is its first colon
 		}
 		if mv.Key.IsMergeKey() {
 			merged = append(merged, b.mergeKey(keyAt, mv.Value, depth)...)
@@ -300,21 +313,21 @@ func (b *treeBuilder) mapping(at pos, values []*ast.MappingValueNode, depth int)
 		}
 		key, ok := keyText(mv.Key)
 		if !ok {
-			b.add(keyAt, "", "a key is plain text")
+			b.Add(keyAt, "", "a key is plain text")
 			continue
 		}
 		if first, twice := seen[key]; twice {
-			b.add(keyAt, key, "the key %s is here a second time; the first is in line %d", clip(key), first.line)
+			b.Add(keyAt, key, "the key %s is here a second time; the first is in line %d", Clip(key), first.Line)
 			continue
 		}
 		seen[key] = keyAt
-		m.entries = append(m.entries, entry{key, keyAt, b.value(mv.Value, depth+1)})
+		m.Entries = append(m.Entries, Entry{key, keyAt, b.value(mv.Value, depth+1)})
 	}
 	for _, from := range merged {
-		for _, e := range from.entries {
-			if _, there := seen[e.key]; !there {
-				seen[e.key] = e.at
-				m.entries = append(m.entries, e)
+		for _, e := range from.Entries {
+			if _, there := seen[e.Key]; !there {
+				seen[e.Key] = e.At
+				m.Entries = append(m.Entries, e)
 			}
 		}
 	}
@@ -322,16 +335,16 @@ func (b *treeBuilder) mapping(at pos, values []*ast.MappingValueNode, depth int)
 }
 
 // mergeKey returns the maps that `<<: *alias` brings in.
-func (b *treeBuilder) mergeKey(at pos, value ast.Node, depth int) []*node {
+func (b *treeBuilder) mergeKey(at Pos, value ast.Node, depth int) []*Node {
 	v := b.value(value, depth+1)
-	maps := []*node{v}
-	if v.kind == kindList {
-		maps = v.items
+	maps := []*Node{v}
+	if v.Kind == KindList {
+		maps = v.Items
 	}
 	for _, m := range maps {
-		if m.kind != kindMap {
-			if m.kind != kindBad {
-				b.add(at, "<<", "<< takes a map, or a list of maps, not %s", m.kind.what())
+		if m.Kind != KindMap {
+			if m.Kind != KindBad {
+				b.Add(at, "<<", "<< takes a map, or a list of maps, not %s", m.Kind.What())
 			}
 			return nil
 		}
@@ -355,8 +368,8 @@ func keyText(k ast.MapKeyNode) (string, bool) {
 	return "", false
 }
 
-// clip quotes a person's text for a sentence, shortened when it is long.
-func clip(s string) string {
+// Clip quotes a person's text for a sentence, shortened when it is long.
+func Clip(s string) string {
 	if r := []rune(s); len(r) > 60 {
 		s = string(r[:57]) + "..."
 	}

@@ -1,12 +1,12 @@
-package profiles
+package strict
 
 import (
 	"slices"
 	"strings"
 )
 
-// suggest returns the one of names that was probably meant by got, or nothing when none is near.
-func suggest(got string, names []string) string {
+// Suggest returns the one of names that was probably meant by got, or nothing when none is near.
+func Suggest(got string, names []string) string {
 	flat := func(s string) string {
 		return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(s))
 	}
@@ -56,16 +56,16 @@ func distance(a, b string) int {
 	return last[len(rb)]
 }
 
-// didYouMean is the end of a sentence, with its blank, or nothing.
-func didYouMean(got string, names []string) string {
-	if s := suggest(got, names); s != "" {
+// DidYouMean is the end of a sentence, with its blank, or nothing.
+func DidYouMean(got string, names []string) string {
+	if s := Suggest(got, names); s != "" {
 		return "; did you mean " + s + "?"
 	}
 	return ""
 }
 
-// list writes names as "a, b or c".
-func list(names []string, word string) string {
+// List writes names as "a, b or c".
+func List(names []string, word string) string {
 	names = slices.Clone(names)
 	switch len(names) {
 	case 0:

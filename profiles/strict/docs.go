@@ -1,7 +1,6 @@
-package profiles
+package strict
 
 import (
-	_ "embed"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -9,16 +8,11 @@ import (
 	"strings"
 )
 
-// typesSource is the text of profile.go, whose comments are the descriptions. It is in the binary.
-//
-//go:embed profile.go
-var typesSource string
-
-// readDocs returns the comments of profile.go by "Type" and "Type.Field", in one line each.
-func readDocs() (map[string]string, error) {
-	file, err := parser.ParseFile(token.NewFileSet(), "profile.go", typesSource, parser.ParseComments|parser.SkipObjectResolution)
+// ReadDocs returns the comments of a Go file's struct types by "Type" and "Type.Field", in one line each.
+func ReadDocs(name, source string) (map[string]string, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
-		return nil, fmt.Errorf("read the descriptions of a profile's keys: %w", err)
+		return nil, fmt.Errorf("read the descriptions of the keys in %s: %w", name, err)
 	}
 	docs := map[string]string{}
 	for _, d := range file.Decls {

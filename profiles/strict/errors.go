@@ -1,4 +1,4 @@
-package profiles
+package strict
 
 import (
 	"cmp"
@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// maxErrors is how many mistakes are listed; a file that is not a profile at all would give thousands.
-const maxErrors = 100
+// MaxErrors is how many mistakes are listed; a file of another kind would give thousands.
+const MaxErrors = 100
 
-// Error is one mistake in a profile.
+// Error is one mistake in a file.
 type Error struct {
 	File     string // as the person named it; "shipped:NAME" for a shipped profile
 	Line     int    // from 1; 0 when the mistake is the file's as a whole
@@ -27,7 +27,7 @@ func (e Error) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Sentence)
 }
 
-// Errors are all mistakes of a profile and of those that it extends: the profile's own first, in the order of the file.
+// Errors are all mistakes of a file and of those that it refers to: the file's own first, in their order.
 type Errors []Error
 
 // Error has one line for each mistake, at most a hundred.
@@ -37,7 +37,7 @@ func (es Errors) Error() string {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		if i == maxErrors {
+		if i == MaxErrors {
 			fmt.Fprintf(&b, "%s: and %d more mistakes", e.File, len(es)-i)
 			break
 		}
@@ -46,43 +46,44 @@ func (es Errors) Error() string {
 	return b.String()
 }
 
-// pos is a place in a source.
-type pos struct {
-	src       *source
-	line, col int
+// Pos is a place in a source; a line of 0 is the source as a whole.
+type Pos struct {
+	Src       *Source
+	Line, Col int
 }
 
-// collector gathers mistakes with their places.
-type collector struct {
+// Collector gathers mistakes with their places.
+type Collector struct {
 	found []found
 }
 
 type found struct {
-	at    pos
+	at    Pos
 	key   string
 	text  string
 	order int
 }
 
-func (c *collector) add(at pos, key, format string, args ...any) {
+// Add notes one mistake at a place, under the path of its key.
+func (c *Collector) Add(at Pos, key, format string, args ...any) {
 	c.found = append(c.found, found{at, key, fmt.Sprintf(format, args...), len(c.found)})
 }
 
-// errors returns what was gathered, sorted and without repetitions, or nil.
-func (c *collector) errors() Errors {
+// Errors returns what was gathered, sorted and without repetitions, or nil.
+func (c *Collector) Errors() Errors {
 	if len(c.found) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(c.found, func(a, b found) int {
 		return cmp.Or(
-			cmp.Compare(a.at.src.depth, b.at.src.depth), cmp.Compare(a.at.line, b.at.line), cmp.Compare(a.at.col, b.at.col),
+			cmp.Compare(a.at.Src.Depth, b.at.Src.Depth), cmp.Compare(a.at.Line, b.at.Line), cmp.Compare(a.at.Col, b.at.Col),
 			cmp.Compare(a.order, b.order),
 		)
 	})
 	var es Errors
 	seen := map[Error]bool{}
 	for _, f := range c.found {
-		e := Error{f.at.src.name, f.at.line, f.at.col, f.key, f.text}
+		e := Error{f.at.Src.Name, f.at.Line, f.at.Col, f.key, f.text}
 		if !seen[e] {
 			seen[e] = true
 			es = append(es, e)

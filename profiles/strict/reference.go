@@ -1,40 +1,22 @@
-package profiles
+package strict
 
 import (
 	"bytes"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// referenceHead is what stands before the keys in the reference.
-//
-//go:embed reference.md
-var referenceHead string
-
-// Reference returns docs/profile-reference.md: every key of a profile, made from the schema.
-func Reference() ([]byte, error) {
-	s, err := profileSchema()
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	b.WriteString(referenceHead)
-	fmt.Fprintf(&b, "\n## The profile itself\n\n%s\n", s.Description)
-	referenceTable(&b, s)
-	sections(&b, s, "")
-	fmt.Fprintf(&b, "\n## Shipped\n\nProfiles: %s.\n\nKeys: %s.\n", code(Shipped()), code(keyNames()))
-	return b.Bytes(), nil
-}
-
-func code(names []string) string {
-	return "`" + strings.Join(names, "`, `") + "`"
+// Reference writes, in Markdown, a table of the keys of a document and one of each section in it.
+func (s *Schema) Reference(b *bytes.Buffer, title string) {
+	fmt.Fprintf(b, "\n## %s\n\n%s\n", title, s.Description)
+	referenceTable(b, s)
+	sections(b, s, "")
 }
 
 // sections writes a heading and a table for each key that holds keys.
-func sections(b *bytes.Buffer, s *schema, path string) {
+func sections(b *bytes.Buffer, s *Schema, path string) {
 	for _, k := range s.Properties.keys {
 		p := s.Properties.values[k]
 		name := k
@@ -46,7 +28,7 @@ func sections(b *bytes.Buffer, s *schema, path string) {
 		case p.Items != nil && p.Items.Properties != nil:
 			name, inner = name+"[]", p.Items
 		case p.Properties == nil:
-			m, ok := p.AdditionalProperties.(*schema)
+			m, ok := p.AdditionalProperties.(*Schema)
 			if !ok || m.Properties == nil {
 				continue
 			}
@@ -61,14 +43,14 @@ func sections(b *bytes.Buffer, s *schema, path string) {
 	}
 }
 
-func description(inner, p *schema) string {
+func description(inner, p *Schema) string {
 	if inner == p || inner.Description == "" {
 		return p.Description
 	}
 	return inner.Description
 }
 
-func referenceTable(b *bytes.Buffer, s *schema) {
+func referenceTable(b *bytes.Buffer, s *Schema) {
 	b.WriteString("\n| key | value | default | what it says |\n| --- | --- | --- | --- |\n")
 	for _, k := range s.Properties.keys {
 		p := s.Properties.values[k]
@@ -86,7 +68,7 @@ func referenceTable(b *bytes.Buffer, s *schema) {
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
 // valueOf says in words what may be written.
-func valueOf(s *schema) string {
+func valueOf(s *Schema) string {
 	t := slices.DeleteFunc(slices.Clone(s.Type), func(t string) bool { return t == "null" })
 	switch {
 	case s.Enum != nil:
@@ -102,7 +84,7 @@ func valueOf(s *schema) string {
 	case s.Properties != nil:
 		return "map, see below"
 	case len(t) == 1 && t[0] == "object":
-		inner, ok := s.AdditionalProperties.(*schema)
+		inner, ok := s.AdditionalProperties.(*Schema)
 		if !ok {
 			return "map"
 		}
