@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/u-root/u-root/pkg/smbios"
+	"imgbuild/image/identity"
 )
 
 // Inspect looks at this machine. What cannot be read is left empty; only missing memory figures are an error.
@@ -29,50 +29,13 @@ func inspect(sys, proc string) (Machine, error) {
 		return m, err
 	}
 	m.Kernel = attribute(proc, "sys/kernel/osrelease")
+	m.CPUModel = cpuModel(filepath.Join(proc, "cpuinfo"))
+	m.SecureBoot = m.Firmware == UEFI && secureBoot(sys)
 	d := dmi(sys)
-	m.Vendor, m.Product = d.vendor, d.product
-	if m.SerialProblem = junkSerial(d.serial); m.SerialProblem == "" {
-		m.Serial = strings.TrimSpace(d.serial)
-	}
-	if id := strings.ToLower(strings.TrimSpace(d.uuid)); junkUUID(id) == "" {
-		m.UUID = id
-	}
+	m.Vendor, m.Product, m.UUID, m.BMC = d.vendor, d.product, identity.UUID(d.uuid), d.bmc
+	m.Serial, m.SerialSource, m.SerialProblem = d.identify()
 	m.NICs, err = nics(sys)
 	return m, err
-}
-
-type identity struct{ vendor, product, serial, uuid string }
-
-// dmi reads SMBIOS type 1: from the tables themselves where the kernel shows them, else from what dmi-id makes of them
-// (on some arm64 machines there is only that).
-func dmi(sys string) identity {
-	id := identity{
-		vendor: attribute(sys, "class/dmi/id/sys_vendor"), product: attribute(sys, "class/dmi/id/product_name"),
-		serial: attribute(sys, "class/dmi/id/product_serial"), uuid: attribute(sys, "class/dmi/id/product_uuid"),
-	}
-	entry, err1 := os.ReadFile(filepath.Join(sys, "firmware/dmi/tables/smbios_entry_point"))
-	tables, err2 := os.ReadFile(filepath.Join(sys, "firmware/dmi/tables/DMI"))
-	if err1 != nil || err2 != nil {
-		return id
-	}
-	info, err := smbios.ParseInfo(entry, tables)
-	if err != nil {
-		return id
-	}
-	si, err := info.GetSystemInfo()
-	if err != nil {
-		return id
-	}
-	fill := func(field *string, value string) {
-		if *field == "" && value != "Not Specified" {
-			*field = strings.TrimSpace(value)
-		}
-	}
-	fill(&id.vendor, si.Manufacturer)
-	fill(&id.product, si.ProductName)
-	fill(&id.serial, si.SerialNumber)
-	fill(&id.uuid, si.UUID.String())
-	return id
 }
 
 // attribute reads a one-line file of sysfs or procfs; "" if it is not there.
@@ -82,6 +45,26 @@ func attribute(root, path string) string {
 		return ""
 	}
 	return strings.TrimSpace(strings.ToValidUTF8(string(b), "?"))
+}
+
+// cpuModel is the first processor's name; on arm64 the kernel gives none.
+func cpuModel(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.Join(strings.Fields(strings.ToValidUTF8(value, "?")), " ")
+		}
+	}
+	return ""
+}
+
+// secureBoot reads the variable SecureBoot of EFI_GLOBAL_VARIABLE (UEFI 2.10, 3.3): four bytes of attributes, then 1.
+func secureBoot(sys string) bool {
+	b, err := os.ReadFile(filepath.Join(sys, "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"))
+	return err == nil && len(b) == 5 && b[4] == 1
 }
 
 // memory reads MemTotal of /proc/meminfo, in bytes.
@@ -102,6 +85,9 @@ func memory(path string) (int64, error) {
 	}
 	return 0, fmt.Errorf("find out how much memory there is: %s does not say MemTotal", path)
 }
+
+// NICs lists the network interfaces again: links have come up since the machine was inspected.
+func NICs() ([]NIC, error) { return nics("/sys") }
 
 // nics lists the interfaces that are devices: no loopback, bridge, bond or VLAN.
 func nics(sys string) ([]NIC, error) {

@@ -22,8 +22,10 @@ const (
 type Machine struct {
 	Vendor  string // SMBIOS type 1, manufacturer
 	Product string // SMBIOS type 1, product name
-	// Serial is SMBIOS type 1's serial number, or empty when it does not identify the machine; SerialProblem then says why.
+	// Serial is the serial number of SMBIOS's system (type 1), else chassis (type 3), else baseboard (type 2): the first that
+	// identifies the machine; SerialSource is that one's name. Where none does, Serial is empty and SerialProblem says why.
 	Serial        string
+	SerialSource  string
 	SerialProblem string
 	// UUID is SMBIOS type 1's UUID in small letters, or empty when it is unset or a known placeholder.
 	UUID     string
@@ -31,6 +33,11 @@ type Machine struct {
 	// MemoryBytes is the memory that the kernel may use (MemTotal).
 	MemoryBytes int64
 	CPUs        int
+	CPUModel    string // of the first
+	// BMC is true where the firmware or ACPI describe a management controller (SMBIOS type 38, ACPI IPI0001).
+	BMC bool
+	// SecureBoot is true when the firmware enforces it.
+	SecureBoot bool
 	// Kernel is the running kernel's release, as uname -r says.
 	Kernel string
 	NICs   []NIC
