@@ -12,6 +12,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"imgbuild/image"
+	"imgbuild/image/plan"
 )
 
 // Prefix starts every argument that is the installer's.
@@ -20,8 +23,12 @@ const Prefix = "imgbuild."
 // Mode is what the machine is to do.
 type Mode string
 
-// ModeInstall writes an image onto a disk.
-const ModeInstall Mode = "install"
+// The modes. ModeInstall writes an image onto a disk; with a server, it does what the server's plan says. ModeInspect says
+// to a server what the machine is, and never writes, whatever the plan says.
+const (
+	ModeInstall Mode = "install"
+	ModeInspect Mode = "inspect"
+)
 
 // OnError is what happens after a failure.
 type OnError string
@@ -53,6 +60,11 @@ const TransportHTTP Transport = "http"
 // Args is what the installer was asked to do.
 type Args struct {
 	Mode Mode
+	// Server is the http or https address of the server that has this boot's plan, without a slash at its end; empty where
+	// Manifest says what to install. ServerKey is the key that signs the plan, Boot the nonce of this boot.
+	Server    string
+	ServerKey image.PublicKey
+	Boot      string
 	// Manifest is an absolute http or https URL; the other files of the release lie beside it.
 	Manifest string
 	// Disk is a serial number, a WWN or a path below /dev; empty lets the installer take the only eligible disk.
@@ -74,7 +86,7 @@ type Args struct {
 
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
-	return []string{"mode", "manifest", "disk", "wipe", "onerror", "done", "transport"}
+	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "onerror", "done", "transport"}
 }
 
 // Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
@@ -90,16 +102,61 @@ func Parse(line string) (Args, error) {
 	if p.args.Done == "" {
 		p.args.Done = DoneReboot
 	}
-	switch {
-	case len(p.errs) > 0:
-	case p.args.Manifest == "" && p.args.Mode == "":
-		p.bad("nothing on the kernel command line says what to do: add %smanifest=URL", Prefix)
-	case p.args.Manifest == "":
-		p.bad("%smode=%s needs a release: add %smanifest=URL", Prefix, p.args.Mode, Prefix)
-	case p.args.Mode == "":
-		p.args.Mode = ModeInstall
+	if len(p.errs) == 0 {
+		p.agree()
 	}
 	return p.args, errors.Join(p.errs...)
+}
+
+// agree finds what is missing and what contradicts something else.
+func (p *parser) agree() {
+	a := &p.args
+	given := func(key string) bool { _, ok := p.seen[key]; return ok || key == "wipe" && len(a.Wipe) > 0 }
+	switch {
+	case a.Server != "" && a.Manifest != "":
+		p.bad("%sserver= and %smanifest= both say what to do: give one of them", Prefix, Prefix)
+	case a.Server != "":
+		for _, key := range []string{"serverkey", "boot"} {
+			if !given(key) {
+				p.bad("%sserver= needs %s%s=, which the server's boot script gives: boot through the server", Prefix, Prefix, key)
+			}
+		}
+		for _, key := range []string{"disk", "wipe", "done"} {
+			if given(key) {
+				p.bad("%s%s= is the order's to say when there is a server: give it with the order, and leave it out here", Prefix, key)
+			}
+		}
+	case given("serverkey") || given("boot"):
+		p.bad("%sserverkey= and %sboot= belong to a server: add %sserver=URL", Prefix, Prefix, Prefix)
+	case a.Mode == ModeInspect:
+		p.bad("%smode=inspect reports to a server: add %sserver=URL", Prefix, Prefix)
+	case a.Manifest == "" && a.Mode == "":
+		p.bad("nothing on the kernel command line says what to do: add %smanifest=URL", Prefix)
+	case a.Manifest == "":
+		p.bad("%smode=%s needs a release: add %smanifest=URL", Prefix, a.Mode, Prefix)
+	}
+	if a.Mode == "" && len(p.errs) == 0 {
+		a.Mode = ModeInstall
+	}
+}
+
+// WithPlan returns the arguments as a server's plan completes them: what to install, where, and what happens then. A plan
+// is held against the same rules as a command line.
+func (a Args) WithPlan(pl plan.Plan) (Args, error) {
+	p := parser{args: a}
+	p.args.Wipe = nil
+	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"disk", pl.Disk}, {"done", pl.Done}} {
+		if v.value != "" {
+			p.value(v.key, v.value)
+		}
+	}
+	for _, w := range pl.Wipe {
+		p.value("wipe", w)
+	}
+	if err := errors.Join(p.errs...); err != nil {
+		return a, fmt.Errorf("read the server's plan: %w", err)
+	}
+	return p.args, nil
 }
 
 type parser struct {
@@ -151,7 +208,7 @@ func (p *parser) param(param Param) {
 	}
 	if key != "wipe" {
 		if old, twice := p.seen[key]; twice {
-			if old != param.Value && key == "manifest" { // either may hold a password
+			if old != param.Value && (key == "manifest" || key == "server") { // either may hold a password
 				p.bad("argument %s is given twice with different values: give it once", param.Key)
 			} else if old != param.Value {
 				p.bad("argument %s is given twice with different values, %q and %q: give it once", param.Key, old, param.Value)
@@ -166,7 +223,7 @@ func (p *parser) param(param Param) {
 func (p *parser) value(key, value string) {
 	switch key {
 	case "mode":
-		p.args.Mode = oneOf(p, key, value, ModeInstall)
+		p.args.Mode = oneOf(p, key, value, ModeInstall, ModeInspect)
 	case "onerror":
 		p.args.OnError = oneOf(p, key, value, OnErrorWait, OnErrorReboot, OnErrorPoweroff, OnErrorShell)
 	case "done":
@@ -179,6 +236,25 @@ func (p *parser) value(key, value string) {
 			return
 		}
 		p.args.Manifest = value
+	case "server":
+		if err := checkServer(value); err != nil {
+			p.bad("argument %sserver=: %w", Prefix, err)
+			return
+		}
+		p.args.Server = strings.TrimRight(value, "/")
+	case "serverkey":
+		k, err := image.ParsePublicKeyText(value)
+		if err != nil {
+			p.bad("argument %sserverkey=: %w", Prefix, err)
+			return
+		}
+		p.args.ServerKey = k
+	case "boot":
+		if !isNonce(value) {
+			p.bad("argument %sboot= is not what a server's boot script gives, which is 16 to 128 letters, digits, dashes and underscores", Prefix)
+			return
+		}
+		p.args.Boot = value
 	case "disk":
 		if err := checkDisk(value); err != nil {
 			p.bad("argument %sdisk=%s: %w", Prefix, value, err)
@@ -216,28 +292,56 @@ func oneOf[T ~string](p *parser, key, value string, allowed ...T) T {
 
 // checkURL never puts the URL itself into its error: it may hold a password.
 func checkURL(s string) error {
+	u, err := checkAddress(s)
+	if err != nil {
+		return err
+	}
+	if strings.HasSuffix(u.Path, "/") || u.Path == "" {
+		return errors.New("the URL names a directory: give the URL of its manifest.json")
+	}
+	return nil
+}
+
+// checkServer is for the address that all paths of the machine's API are below.
+func checkServer(s string) error {
+	u, err := checkAddress(s)
+	switch {
+	case err != nil:
+		return err
+	case u.RawQuery != "" || u.ForceQuery:
+		return errors.New("the URL has a part after ?: give the server's address only")
+	case u.User != nil:
+		return errors.New("the URL has a user name: a machine shows its boot's nonce, and nothing else")
+	}
+	return nil
+}
+
+func checkAddress(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {
 		var uerr *url.Error
 		if errors.As(err, &uerr) {
 			err = uerr.Err
 		}
-		return fmt.Errorf("the value is not a URL: %w", err)
+		return nil, fmt.Errorf("the value is not a URL: %w", err)
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("the URL starts with %q: use http:// or https://", u.Scheme+":")
+		return nil, fmt.Errorf("the URL starts with %q: use http:// or https://", u.Scheme+":")
 	case u.Hostname() == "":
-		return errors.New("the URL names no host")
+		return nil, errors.New("the URL names no host")
 	case u.Fragment != "":
-		return errors.New("the URL has a part after #, which no server ever sees: leave it out")
-	case strings.HasSuffix(u.Path, "/") || u.Path == "":
-		return errors.New("the URL names a directory: give the URL of its manifest.json")
+		return nil, errors.New("the URL has a part after #, which no server ever sees: leave it out")
+	case strings.Contains(u.Path, "${") || strings.Contains(u.Host, "${"):
+		return nil, errors.New("the URL has a variable that the boot loader did not replace: write the server's address")
 	}
-	if strings.Contains(u.Path, "${") || strings.Contains(u.Host, "${") {
-		return errors.New("the URL has a variable that the boot loader did not replace: write the server's address")
-	}
-	return nil
+	return u, nil
+}
+
+// isNonce says whether a text can be a boot's nonce.
+func isNonce(s string) bool {
+	return len(s) >= 16 && len(s) <= 128 &&
+		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
 func checkDisk(s string) error {

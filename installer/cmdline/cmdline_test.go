@@ -4,6 +4,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"imgbuild/image"
+	"imgbuild/image/plan"
 )
 
 func TestTheLineIsCutAsTheKernelCutsIt(t *testing.T) {
@@ -56,7 +59,7 @@ func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 		"nothing asked":                  {"quiet", "nothing on the kernel command line says what to do"},
 		"a mode without a release":       {"imgbuild.mode=install", "needs a release: add imgbuild.manifest=URL"},
 		"a misspelt mode":                {manifest + "imgbuild.mode=instal", "was install meant?"},
-		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install"},
+		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install, inspect"},
 		"two manifests":                  {manifest + "imgbuild.manifest=http://b/x.json", "given twice with different values"},
 		"two disks":                      {manifest + "imgbuild.disk=a imgbuild.disk=b", `"a" and "b"`},
 		"no value":                       {manifest + "imgbuild.disk", "imgbuild.disk has no value"},
@@ -76,6 +79,75 @@ func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 		_, err := Parse(c.line)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want something with %q", name, err, c.want)
+		}
+	}
+}
+
+const nonce = "imgbuild.boot=AAECAwQFBgcICQoLDA0ODw "
+
+// serverArgs is what a server's boot script gives.
+func serverArgs(t testing.TB) (string, image.PublicKey) {
+	t.Helper()
+	key, err := image.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "imgbuild.server=http://10.0.0.1:8080/ imgbuild.serverkey=" + key.Public().Text() + " " + nonce, key.Public()
+}
+
+func TestAServersBootScriptSaysWhereThePlanIs(t *testing.T) {
+	line, key := serverArgs(t)
+	for name, c := range map[string]struct {
+		more string
+		mode Mode
+	}{"without a mode": {"", ModeInstall}, "to install": {"imgbuild.mode=install", ModeInstall}, "to inspect": {"imgbuild.mode=inspect", ModeInspect}} {
+		a, err := Parse(line + c.more)
+		if err != nil || a.Server != "http://10.0.0.1:8080" || a.ServerKey.Text() != key.Text() || a.Boot != "AAECAwQFBgcICQoLDA0ODw" || a.Mode != c.mode || a.Manifest != "" {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+	}
+	for name, c := range map[string]struct{ line, want string }{
+		"a manifest too":              {line + manifest, "both say what to do"},
+		"a disk":                      {line + "imgbuild.disk=SN1", "imgbuild.disk= is the order's to say"},
+		"a disk to wipe":              {line + "imgbuild.wipe=SN1", "imgbuild.wipe= is the order's to say"},
+		"what happens then":           {line + "imgbuild.done=wait", "imgbuild.done= is the order's to say"},
+		"no key":                      {"imgbuild.server=http://a " + nonce, "needs imgbuild.serverkey="},
+		"no nonce":                    {strings.Replace(line, nonce, "", 1), "needs imgbuild.boot="},
+		"a key that is none":          {"imgbuild.server=http://a imgbuild.serverkey=AAAA " + nonce, "imgbuild.serverkey="},
+		"a nonce that is none":        {"imgbuild.server=http://a imgbuild.boot=x", "imgbuild.boot= is not what"},
+		"two servers":                 {line + "imgbuild.server=http://other", "given twice with different values"},
+		"a server with a password":    {"imgbuild.server=http://u:secret@a " + nonce, "user name"},
+		"a server with a question":    {"imgbuild.server=http://a/?x=1 " + nonce, "after ?"},
+		"a key without a server":      {manifest + nonce, "add imgbuild.server=URL"},
+		"inspection without a server": {manifest + "imgbuild.mode=inspect", "add imgbuild.server=URL"},
+		"inspection of nothing":       {"imgbuild.mode=inspect", "add imgbuild.server=URL"},
+	} {
+		_, err := Parse(c.line)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v, want something with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestAPlanCompletesTheArgumentsByTheSameRules(t *testing.T) {
+	line, _ := serverArgs(t)
+	a, err := Parse(line + "imgbuild.onerror=reboot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := a.WithPlan(plan.Plan{Manifest: "http://10.0.0.1/images/demo/1/manifest.json", Disk: "SN 1", Wipe: []string{"SN 1"}, Done: "poweroff"})
+	if err != nil || got.Manifest != "http://10.0.0.1/images/demo/1/manifest.json" || got.Disk != "SN 1" || len(got.Wipe) != 1 || got.Done != DonePoweroff || got.OnError != OnErrorReboot {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := a.WithPlan(plan.Plan{Manifest: "http://a/manifest.json"}); err != nil || got.Done != DoneReboot || got.Disk != "" || got.Wipe != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, p := range map[string]plan.Plan{
+		"a manifest that is a file": {Manifest: "file:///x/manifest.json"}, "a disk that climbs": {Manifest: "http://a/m", Disk: "/dev/../etc"},
+		"an unknown end": {Manifest: "http://a/m", Done: "dance"}, "a blank wipe": {Manifest: "http://a/m", Wipe: []string{" "}},
+	} {
+		if _, err := a.WithPlan(p); err == nil || !strings.Contains(err.Error(), "the server's plan") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -121,10 +193,15 @@ func FuzzParse(f *testing.F) {
 	f.Add(manifest + `imgbuild.disk="a b" imgbuild.wipe=/dev/x -- y`)
 	f.Add(`"imgbuild.manifest=http://[::1]/x" BOOTIF=01-00-00-00-00-00-01`)
 	f.Add(`"=" "" = ==`)
+	line, _ := serverArgs(f)
+	f.Add(line)
 	f.Fuzz(func(t *testing.T, line string) {
 		a, err := Parse(line)
-		if err == nil && (a.Mode != ModeInstall || a.Manifest == "") {
-			t.Errorf("accepted without mode or manifest: %+v", a)
+		if err == nil && (a.Mode == "" || (a.Manifest == "") == (a.Server == "")) {
+			t.Errorf("accepted without mode, manifest or server: %+v", a)
+		}
+		if err == nil && a.Server != "" && (a.Boot == "" || a.ServerKey.Text() == "") {
+			t.Errorf("a server without its key or nonce was accepted: %+v", a)
 		}
 		if a.OnError == "" || a.Done == "" {
 			t.Errorf("no behaviour at the end: %+v", a)
