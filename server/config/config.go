@@ -1,0 +1,137 @@
+// Package config is what a server is told by its one file: the types of that file, their defaults, and the strict loading
+// that finds every mistake at once with its place.
+//
+// A file's bytes and the flags of a command line come in; one checked Config, or strict.Errors, goes out. It reads no file
+// but the one it is given and the keys, opens no socket, and asks neither the network nor the database.
+package config
+
+import "net/netip"
+
+// The comments of these types and fields are the descriptions in docs/imgserve-reference.md. The tags are those of package
+// strict. defaults.go fills in what the tag default shows.
+
+// Config is the file's root. Every key has a default but images and, where DHCP is served, interface.
+type Config struct {
+	// Interface is the network interface that DHCP is served on, and whose address is the server's where url says nothing.
+	Interface string `yaml:"interface,omitempty" check:"interface"`
+	// Listen is the address and port of HTTP: machines boot from it, and without tls people use it too.
+	Listen string `yaml:"listen,omitempty" check:"listen" default:":8080"`
+	// URL is how machines reach the server. Several servers behind one name all have the same. Default: http, the first
+	// IPv4 address of interface and the port of listen.
+	URL string `yaml:"url,omitempty" check:"url"`
+	// Images is the directory of releases that imgbuild writes, as NAME/VERSION/ in it.
+	Images string `yaml:"images" check:"path"`
+	// Trust are files with the public keys of releases. A release that none of them has signed is not served.
+	Trust []string `yaml:"trust,omitempty" check:"path"`
+	// State is the directory of the database and of the server's own certificates. Default: what systemd's
+	// StateDirectory= says, else /var/lib/imgserve.
+	State string `yaml:"state,omitempty" check:"path"`
+	// Database is a file (SQLite) or the address of a PostgreSQL database, which several servers can share. Default:
+	// imgserve.db in state.
+	Database string `yaml:"database,omitempty" check:"database"`
+	// Unknown says what becomes of machines that nobody has written down: inspect boots them once to take their inventory,
+	// localboot lets them boot their disk. Neither ever installs them.
+	Unknown string `yaml:"unknown,omitempty" check:"unknown" default:"inspect"`
+	// OrderExpiry is how long an order waits for its machine when the order itself does not say.
+	OrderExpiry Duration `yaml:"order_expiry,omitempty" check:"duration" default:"24h"`
+	// Limits are how many machines install at a time. The others wait and go on by themselves.
+	Limits Limits `yaml:"limits,omitempty"`
+	// DHCP says what is done with the questions of machines that start.
+	DHCP DHCP `yaml:"dhcp,omitempty"`
+	// TFTP hands out boot loaders, and nothing else.
+	TFTP TFTP `yaml:"tftp,omitempty"`
+	// Loaders are the boot loaders' files. Default: where the distribution's packages put them.
+	Loaders Loaders `yaml:"loaders,omitempty"`
+	// TLS serves people's side, the API, over HTTPS. API tokens are then refused over HTTP.
+	TLS TLS `yaml:"tls,omitempty"`
+	// LegacyClients are networks from which old scripts, which have no token, may list, read, write and delete the five
+	// fields sn, hostname, ip, netmask and gw.
+	LegacyClients []netip.Prefix `yaml:"legacy_clients,omitempty" check:"prefix"`
+	// Log is the least serious kind of message that is logged.
+	Log string `yaml:"log,omitempty" check:"log" default:"info"`
+}
+
+// Limits are how many machines install at a time; 0 is no limit.
+type Limits struct {
+	// Global is the limit over all machines.
+	Global *int `yaml:"global,omitempty" check:"limit" default:"50"`
+	// PerRack is the limit for the machines of one rack, by the hosts' field rack.
+	PerRack *int `yaml:"per_rack,omitempty" check:"limit" default:"0"`
+	// PerImage is the limit for one release.
+	PerImage *int `yaml:"per_image,omitempty" check:"limit" default:"0"`
+}
+
+// DHCP says what is done with the questions of machines that start.
+type DHCP struct {
+	// Mode is server (addresses and boot loaders), proxy (boot loaders only, beside the DHCP server that is there already)
+	// or off. Default: server where subnets are given, proxy where only interface is, else off.
+	Mode string `yaml:"mode,omitempty" check:"dhcp-mode"`
+	// Subnets are the networks whose addresses this server gives out.
+	Subnets []Subnet `yaml:"subnets,omitempty"`
+	// Probe asks the network whether an address is in use before it is given out (ICMP echo, as RFC 2131, 2.2 wants).
+	Probe *bool `yaml:"probe,omitempty" default:"true"`
+}
+
+// Subnet is one network whose addresses this server gives out.
+type Subnet struct {
+	// Subnet is the network, as 10.1.0.0/24.
+	Subnet netip.Prefix `yaml:"subnet" check:"prefix4"`
+	// Range are the addresses for machines that the registry has no address for, as 10.1.0.100-10.1.0.199. Without it only
+	// machines of the registry get one.
+	Range Range `yaml:"range,omitempty" check:"range"`
+	// Gateway is the router.
+	Gateway netip.Addr `yaml:"gateway,omitempty" check:"address4"`
+	// DNS are name servers.
+	DNS []netip.Addr `yaml:"dns,omitempty" check:"address4"`
+	// Domain is the domain name.
+	Domain string `yaml:"domain,omitempty" check:"domain"`
+	// NTP are time servers.
+	NTP []netip.Addr `yaml:"ntp,omitempty" check:"address4"`
+	// Lease is how long an address is lent.
+	Lease Duration `yaml:"lease,omitempty" check:"duration" default:"1h"`
+	// RelayOnly answers only what a relay has passed on (giaddr), for networks that are not on interface.
+	RelayOnly bool `yaml:"relay_only,omitempty" default:"false"`
+}
+
+// TFTP hands out boot loaders, and nothing else.
+type TFTP struct {
+	// Enabled says whether TFTP is served. Default: true unless dhcp.mode is off.
+	Enabled *bool `yaml:"enabled,omitempty"`
+	// Listen is TFTP's address and port.
+	Listen string `yaml:"listen,omitempty" check:"listen" default:":69"`
+}
+
+// Loaders are the boot loaders' files. A kind of machine whose file is missing cannot boot from this server; imgserve check
+// says which, and the package that has it.
+type Loaders struct {
+	// BIOS is iPXE for BIOS: undionly.kpxe.
+	BIOS string `yaml:"bios,omitempty" check:"path"`
+	// UEFI is iPXE for UEFI on x86-64: ipxe.efi or snponly.efi.
+	UEFI string `yaml:"uefi,omitempty" check:"path"`
+	// ARM64 is iPXE for UEFI on arm64.
+	ARM64 string `yaml:"arm64,omitempty" check:"path"`
+	// SecureBoot gives machines with UEFI on x86-64 shim and GRUB, which are signed, and not iPXE, which is not. Both have
+	// to be of the distribution whose kernel they start.
+	SecureBoot bool `yaml:"secure_boot,omitempty" default:"false"`
+	// Shim is the signed first stage for Secure Boot.
+	Shim string `yaml:"shim,omitempty" check:"path"`
+	// GRUB is the signed network GRUB that shim starts.
+	GRUB string `yaml:"grub,omitempty" check:"path"`
+}
+
+// TLS serves people's side over HTTPS. Either self, or cert and key.
+type TLS struct {
+	// Listen is the address and port of HTTPS.
+	Listen string `yaml:"listen,omitempty" check:"listen" default:":8443"`
+	// Self makes a certificate authority, keeps it in state (ca.pem is for clients), and a certificate for the server from it.
+	Self bool `yaml:"self,omitempty" default:"false"`
+	// Cert is a file with the server's certificate and those between it and its authority, as PEM.
+	Cert string `yaml:"cert,omitempty" check:"path"`
+	// Key is the file with the certificate's private key, as PEM.
+	Key string `yaml:"key,omitempty" check:"path"`
+	// Names are further host names and addresses that the own certificate is for, besides the machine's name and url's.
+	Names []string `yaml:"names,omitempty" check:"name"`
+}
+
+// On reports whether HTTPS is served.
+func (t TLS) On() bool { return t.Self || t.Cert != "" }
