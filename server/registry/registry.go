@@ -107,6 +107,8 @@ type Order struct {
 	Wipe  []string   `json:"wipe,omitempty"`
 	Done  string     `json:"done,omitempty"` // reboot (default), poweroff, wait
 	State OrderState `json:"state"`
+	// Names is how often the person named the host: a protected host wants 2.
+	Names int `json:"names,omitempty"`
 
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`
@@ -114,6 +116,14 @@ type Order struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	// Started is when the machine got its slot; zero while it waits for one.
 	Started time.Time `json:"started,omitzero"`
+	// Heard is when the machine was last heard, from its claim on.
+	Heard time.Time `json:"heard,omitzero"`
+	// Finished is when the installer was done: the disk boots, the slot is free, and the first boot is to come.
+	Finished time.Time `json:"finished,omitzero"`
+	// Lost is true of a failed order whose machine went silent. It lives again when the machine is heard.
+	Lost bool `json:"lost,omitempty"`
+	// Place is the place in the queue, from 1; Store.Queue sets it.
+	Place int `json:"place,omitempty"`
 	// Boot is the SHA-256, in hex, of the nonce of the boot that consumed the order.
 	Boot string `json:"-"`
 }
@@ -136,7 +146,7 @@ type Event struct {
 	Machine *plan.Event `json:"machine,omitempty"`
 }
 
-// Errors that callers tell apart.
+// Errors that callers tell apart. An error that is one of them is for the caller's user; any other is the server's.
 var (
 	ErrNotFound = errors.New("there is none")
 	ErrConflict = errors.New("it was changed meanwhile") // another revision, or a live order in the way

@@ -1,0 +1,299 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"imgbuild/image/plan"
+)
+
+// OfferLife is how long a boot may take from its script to its claim.
+const OfferLife = time.Hour
+
+// FirstBoot is how long the installed system may take to report its first boot.
+const FirstBoot = time.Hour
+
+// Offer stores that a boot script was given to a machine. digest is the SHA-256, in hex, of the script's nonce, order the
+// live order that the boot may consume, or empty for a boot that may only be inspected.
+func (s *Store) Offer(ctx context.Context, sn, order, digest string, now time.Time) error {
+	return s.write(ctx, "offer boot to "+sn, func(ctx context.Context, t *tx) error {
+		if digest == "" {
+			return invalid("boot", "it has no digest")
+		}
+		if problem := checkLine(sn); problem != "" {
+			return invalid("sn", problem)
+		}
+		if _, err := t.exec(ctx, `DELETE FROM offers WHERE created < ?`, stamp(now.Add(-2*OfferLife))); err != nil {
+			return err
+		}
+		n, err := t.exec(ctx, `INSERT INTO offers (digest, sn, order_id, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, digest, sn, order, stamp(now))
+		if err == nil && n == 0 {
+			err = fmt.Errorf("the nonce was used before: %w", ErrConflict)
+		}
+		return err
+	})
+}
+
+// Offered says to whom a boot's nonce was given, and for which order. ok is false if it was never given, or too long ago; a
+// boot that has consumed its live order is known as long as that lives.
+func (s *Store) Offered(ctx context.Context, digest string, now time.Time) (sn, order string, ok bool, err error) {
+	err = s.read(ctx, "read offer", func(ctx context.Context, t *tx) error {
+		o, err := first(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE state = 'consumed' AND boot = ?`, digest)
+		if err != nil {
+			return err
+		}
+		if o != nil && digest != "" {
+			sn, order, ok = o.SN, o.ID, true
+			return nil
+		}
+		type offer struct{ sn, order string }
+		found, err := first(ctx, t, func(row scanner) (v offer, err error) { return v, row.Scan(&v.sn, &v.order) },
+			`SELECT sn, order_id FROM offers WHERE digest = ? AND created > ?`, digest, stamp(now.Add(-OfferLife)))
+		if found != nil {
+			sn, order, ok = found.sn, found.order, true
+		}
+		return err
+	})
+	return sn, order, ok, err
+}
+
+// Consume gives an open order to one boot: the first that asks and was offered it. The same boot may ask again; any other,
+// and any that comes too late, gets ErrConflict.
+func (s *Store) Consume(ctx context.Context, order, digest string, now time.Time) (o *Order, err error) {
+	err = s.write(ctx, "consume order "+order, func(ctx context.Context, t *tx) error {
+		if o, err = t.order(ctx, order); err != nil {
+			return err
+		}
+		switch {
+		case digest == "":
+			return invalid("boot", "it has no digest")
+		case o.State == OrderConsumed && o.Boot == digest:
+			return nil
+		case o.State != OrderOpen:
+			return fmt.Errorf("it is %s: %w", o.State, ErrConflict)
+		case !now.Before(o.Expires):
+			return fmt.Errorf("it expired at %s: %w", o.Expires.Format(time.RFC3339), ErrConflict)
+		}
+		offered, err := t.number(ctx, `SELECT COUNT(*) FROM offers WHERE digest = ? AND sn = ? AND order_id = ? AND created > ?`, digest, o.SN, o.ID, stamp(now.Add(-OfferLife)))
+		if err != nil {
+			return err
+		}
+		if offered == 0 {
+			return fmt.Errorf("this boot was not offered it: %w", ErrConflict)
+		}
+		h, err := t.host(ctx, o.SN)
+		if err != nil {
+			return err
+		}
+		if h.Protect && o.Names < 2 {
+			return fmt.Errorf("the host was protected after the order was made: cancel the order and make one that names the host twice: %w", ErrConflict)
+		}
+		turn, err := t.next(ctx, "turn", 1)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(ctx, `UPDATE orders SET state = 'consumed', boot = ?, consumed = ?, heard = ?, turn = ?, rack = ? WHERE id = ?`,
+			digest, stamp(now), stamp(now), turn, share(&h.Host), order); err != nil {
+			return err
+		}
+		t.append(Event{SN: o.SN, Order: order, Kind: "claimed", Text: "the machine has booted and taken the order"})
+		o, err = t.order(ctx, order)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// OrderByToken returns the order whose installation has this token, whatever its state.
+func (s *Store) OrderByToken(ctx context.Context, tokenDigest string) (o *Order, err error) {
+	err = s.ask(ctx, "read order by token", func(ctx context.Context, t *tx) error {
+		o, err = first(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE id = (SELECT order_id FROM order_tokens WHERE digest = ?)`, tokenDigest)
+		if err == nil && o == nil {
+			err = fmt.Errorf("no installation has this token: %w", ErrNotFound)
+		}
+		return err
+	})
+	return o, err
+}
+
+// Report stores what a machine says of its installation; no events are a heartbeat. seq is the last event that is stored:
+// those up to it are passed over when they come again. A failed event ends the order as failed, a done one frees the slot.
+// A machine that was lost is found, as long as no other order was made. Of an order that has ended otherwise the events are
+// kept, and change nothing.
+func (s *Store) Report(ctx context.Context, order string, events []plan.Event, now time.Time) (seq int64, err error) {
+	err = s.write(ctx, "store report on order "+order, func(ctx context.Context, t *tx) error {
+		o, err := t.order(ctx, order)
+		if err != nil {
+			return err
+		}
+		if seq, err = t.number(ctx, `SELECT seq FROM orders WHERE id = ?`, order); err != nil {
+			return err
+		}
+		if err := t.find(ctx, o); err != nil {
+			return err
+		}
+		for _, e := range events {
+			if e.Seq <= seq {
+				continue
+			}
+			seq = e.Seq
+			e.Text = clean(e.Text)
+			t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(e.Kind), Text: e.Text, Machine: &e})
+			if o.State != OrderConsumed {
+				continue
+			}
+			switch e.Kind {
+			case plan.KindFailed:
+				o.State = OrderFailed
+				if _, err := t.exec(ctx, `UPDATE orders SET state = ?, ended = ? WHERE id = ?`, string(OrderFailed), stamp(now), order); err != nil {
+					return err
+				}
+				if err := t.setState(ctx, o.SN, Failed); err != nil {
+					return err
+				}
+			case plan.KindDone:
+				if _, err := t.exec(ctx, `UPDATE orders SET finished = ? WHERE id = ? AND finished = 0`, stamp(now), order); err != nil {
+					return err
+				}
+			}
+		}
+		_, err = t.exec(ctx, `UPDATE orders SET heard = ?, seq = ? WHERE id = ?`, stamp(now), seq, order)
+		return err
+	})
+	return seq, err
+}
+
+// find makes a lost installation live again that is heard from. o is changed with it.
+func (t *tx) find(ctx context.Context, o *Order) error {
+	if o.State != OrderFailed || !o.Lost {
+		return nil
+	}
+	newest, err := t.newest(ctx, o)
+	if err != nil || !newest {
+		return err
+	}
+	n, err := t.exec(ctx, `UPDATE orders SET state = 'consumed', ended = 0, lost = 0 WHERE id = ? AND EXISTS (SELECT 1 FROM hosts WHERE hosts.sn = orders.sn)`, o.ID)
+	if err != nil || n == 0 {
+		return err
+	}
+	if err := t.setState(ctx, o.SN, Installing); err != nil {
+		return err
+	}
+	o.State, o.Lost, o.Ended = OrderConsumed, false, time.Time{}
+	t.append(Event{SN: o.SN, Order: o.ID, Kind: "found", Text: "the machine is heard again: the installation goes on"})
+	return nil
+}
+
+// EndOrder ends a live order as done or failed, and the host is installed or failed. An order that has ended so already
+// stays as it is.
+func (s *Store) EndOrder(ctx context.Context, id string, state OrderState, text string, now time.Time) error {
+	return s.write(ctx, "end order "+id, func(ctx context.Context, t *tx) error {
+		o, err := t.order(ctx, id)
+		if err != nil {
+			return err
+		}
+		var host State
+		switch state {
+		case OrderDone:
+			host = Installed
+		case OrderFailed:
+			host = Failed
+		default:
+			return invalid("state", fmt.Sprintf("an order does not end as %q here: CancelOrder and ExpireOrders do that", state))
+		}
+		switch {
+		case o.State == state:
+			return nil
+		case !o.Live():
+			return fmt.Errorf("it is %s: %w", o.State, ErrConflict)
+		}
+		return t.end(ctx, o, state, host, now, Event{Kind: string(state), Text: clean(text)})
+	})
+}
+
+// Silent returns the consumed orders whose machines were last heard before since: those that wait, those that install,
+// and, FirstBoot later, those that are done and have not reported their first boot. A server that was down itself asks only
+// when machines have had the time to report again.
+func (s *Store) Silent(ctx context.Context, since time.Time) (list []Order, err error) {
+	err = s.ask(ctx, "list silent machines", func(ctx context.Context, t *tx) error {
+		list, err = all(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE state = 'consumed' AND ((finished = 0 AND heard < ?) OR (finished > 0 AND heard < ?)) ORDER BY turn`,
+			stamp(since), stamp(since.Add(-FirstBoot)))
+		return err
+	})
+	return list, err
+}
+
+// LoseOrder ends an order as failed, and its host as lost, if the machine has still not been heard since then, and reports
+// whether it did.
+func (s *Store) LoseOrder(ctx context.Context, id string, since time.Time, text string, now time.Time) (lost bool, err error) {
+	err = s.write(ctx, "mark machine of order "+id+" as lost", func(ctx context.Context, t *tx) error {
+		o, err := t.order(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !o.Finished.IsZero() {
+			since = since.Add(-FirstBoot)
+		}
+		if lost = o.State == OrderConsumed && o.Heard.Before(since); !lost {
+			return nil
+		}
+		return t.end(ctx, o, OrderFailed, Lost, now, Event{Kind: "lost", Text: clean(text)})
+	})
+	return lost, err
+}
+
+// MarkBooted stores the first boot of what was installed: the order is done, the host installed. It may come twice. Of an
+// order that was cancelled or has failed the report is stored too, because the machine runs what it says; but not if
+// another order was made meanwhile.
+func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now time.Time) error {
+	return s.write(ctx, "store first boot of order "+order, func(ctx context.Context, t *tx) error {
+		o, err := t.order(ctx, order)
+		if err != nil {
+			return err
+		}
+		if o.State == OrderDone {
+			return nil
+		}
+		newest, err := t.newest(ctx, o)
+		if err != nil {
+			return err
+		}
+		if !newest || o.State == OrderOpen || o.State == OrderExpired {
+			return fmt.Errorf("it is %s, and not what the host runs: %w", o.State, ErrConflict)
+		}
+		h, err := t.host(ctx, o.SN)
+		if errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("%w: %w", ErrConflict, err)
+		}
+		if err != nil {
+			return err
+		}
+		data, err := json.Marshal(b)
+		if err != nil {
+			return err
+		}
+		h.booted, h.State, h.Updated, h.Revision = string(data), Installed, t.now, h.Revision+1
+		if err := t.save(ctx, h, false); err != nil {
+			return err
+		}
+		if o.Live() || o.Lost {
+			if _, err := t.exec(ctx, `UPDATE orders SET state = 'done', lost = 0, heard = ?, ended = ? WHERE id = ?`, stamp(now), stamp(now), order); err != nil {
+				return err
+			}
+		}
+		text := fmt.Sprintf("%s has booted: %s, kernel %s", clean(b.Hostname), clean(b.System), clean(b.Kernel))
+		if b.BootSeconds > 0 {
+			text += fmt.Sprintf(", after %.0f s", b.BootSeconds)
+		}
+		if len(b.Failed) > 0 {
+			text += fmt.Sprintf("; %d units failed", len(b.Failed))
+		}
+		t.append(Event{Time: now, SN: o.SN, Order: order, Kind: "booted", Text: text})
+		return nil
+	})
+}
