@@ -13,8 +13,8 @@ import (
 )
 
 // PutHost creates a host, or replaces all of it that people write. A password that is not given stays, as long as the
-// management controller does. With ifRevision above 0 the host must have that revision, else nothing changes and the error
-// is ErrConflict. A host that was new becomes known. by is the person.
+// management controller does. With ifRevision above 0 the host must have that revision, with MustNotExist there must be none,
+// else nothing changes and the error is ErrConflict. A host that was new becomes known. by is the person.
 func (s *Store) PutHost(ctx context.Context, h Host, by string, ifRevision int64) (host *Host, created bool, err error) {
 	h = h.clone()
 	if err := ValidateHost(&h); err != nil {

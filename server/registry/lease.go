@@ -10,8 +10,8 @@ import (
 // Lease is an address that DHCP has given to a client.
 type Lease struct {
 	Address netip.Addr `json:"address"`
-	// ClientID is the client's identity in its subnet, as the DHCP server writes it: one client has one lease there.
-	ClientID string       `json:"client_id"`
+	// ClientID is option 61, as the DHCP server writes it; empty if the client sends none.
+	ClientID string       `json:"client_id,omitempty"`
 	MAC      string       `json:"mac,omitempty"`
 	SN       string       `json:"sn,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
@@ -38,19 +38,20 @@ func scanLease(row scanner) (l Lease, err error) {
 
 const leaseColumns = `address, client, mac, sn, hostname, subnet, state, expires`
 
-// PutLease writes a lease. An address that another client's lease holds at this time is ErrConflict: of two DHCP servers
-// that share the registry one wins.
+// PutLease writes a lease. An address that at this time another client's lease holds (neither its client ID, nor its MAC, nor
+// its serial number is the same) is ErrConflict: of two DHCP servers that share the registry one wins.
 func (s *Store) PutLease(ctx context.Context, l Lease, now time.Time) error {
 	return s.write(ctx, "store lease of "+l.Address.String(), func(ctx context.Context, t *tx) error {
 		if !l.Address.IsValid() {
 			return invalid("address", "it is not an address")
 		}
-		if l.ClientID == "" {
+		if l.ClientID == "" && l.MAC == "" {
 			return invalid("client_id", "it names no client")
 		}
 		n, err := t.exec(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (address) DO UPDATE SET client = excluded.client, mac = excluded.mac, sn = excluded.sn, hostname = excluded.hostname, subnet = excluded.subnet,
-			state = excluded.state, expires = excluded.expires WHERE leases.client = excluded.client OR leases.expires <= ?`,
+			state = excluded.state, expires = excluded.expires
+			WHERE leases.expires <= ? OR (leases.client <> '' AND leases.client = excluded.client) OR (leases.mac <> '' AND leases.mac = excluded.mac) OR (leases.sn <> '' AND leases.sn = excluded.sn)`,
 			l.Address.String(), clean(l.ClientID), clean(l.MAC), clean(l.SN), clean(l.Hostname), prefixText(l.Subnet), clean(l.State), stamp(l.Expires), stamp(now))
 		if err == nil && n == 0 {
 			err = fmt.Errorf("another client has the address: %w", ErrConflict)

@@ -9,7 +9,11 @@ import (
 )
 
 // SlotLimits is how many installations run at once; 0 is no limit. A host without a rack counts with its subnet.
-type SlotLimits struct{ Global, PerRack, PerImage int }
+type SlotLimits struct {
+	Global   int `json:"global"`
+	PerRack  int `json:"per_rack"`
+	PerImage int `json:"per_image"`
+}
 
 // waiter is a consumed order as the queue sees it.
 type waiter struct {

@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"imgbuild/image/identity"
 	"imgbuild/image/plan"
 )
 
@@ -54,7 +55,6 @@ func (e *Invalid) orNil() error {
 func invalid(field, message string) *Invalid { return &Invalid{Fields: []FieldError{{field, message}}} }
 
 const (
-	maxSN       = 64      // SMBIOS sets no limit; people print them on labels
 	maxLine     = 255     // of a field of one line
 	maxHost     = 1 << 20 // bytes of all that people write of a host
 	maxHostname = 64      // Linux's HOST_NAME_MAX
@@ -72,7 +72,7 @@ var (
 // dotted, an IPv6 one as its prefix length. All that is wrong is in the one error, an Invalid.
 func ValidateHost(h *Host) error {
 	var e Invalid
-	h.SN = strings.TrimSpace(h.SN)
+	h.SN = identity.Serial(h.SN)
 	if problem := checkSN(h.SN); problem != "" {
 		e.add("sn", "%s", problem)
 	}
@@ -143,21 +143,15 @@ func ValidateHost(h *Host) error {
 	return e.orNil()
 }
 
+// checkSN refuses what no machine can be known by: it would be a host that never comes.
 func checkSN(sn string) string {
 	switch {
 	case sn == "":
 		return "a serial number is wanted"
-	case len(sn) > maxSN:
-		return fmt.Sprintf("it has %d characters, and %d is the most", len(sn), maxSN)
-	case sn != strings.TrimSpace(sn):
-		return "it has spaces around it"
+	case sn != identity.Serial(sn):
+		return "it has blanks around it"
 	}
-	for _, r := range sn {
-		if r < ' ' || r > '~' {
-			return fmt.Sprintf("%q has characters that are not printable ASCII", sn)
-		}
-	}
-	return ""
+	return identity.Junk(sn)
 }
 
 // checkLine says what is wrong with a text of one line; it is shown on consoles and in boot scripts.
