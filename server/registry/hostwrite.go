@@ -12,6 +12,9 @@ import (
 	"imgbuild/image/plan"
 )
 
+// MustNotExist as PutHost's ifRevision creates a host, and replaces none.
+const MustNotExist = -1
+
 // PutHost creates a host, or replaces all of it that people write. A password that is not given stays, as long as the
 // management controller does. With ifRevision above 0 the host must have that revision, with MustNotExist there must be none,
 // else nothing changes and the error is ErrConflict. A host that was new becomes known. by is the person.
@@ -27,6 +30,9 @@ func (s *Store) PutHost(ctx context.Context, h Host, by string, ifRevision int64
 		}
 		if old == nil && ifRevision > 0 {
 			return fmt.Errorf("there is no host %s any more: %w", h.SN, ErrConflict)
+		}
+		if old != nil && ifRevision == MustNotExist {
+			return fmt.Errorf("host %s is there already, with revision %d: %w", h.SN, old.Revision, ErrConflict)
 		}
 		wanted := h.clone()
 		if old != nil && old.OOB != nil && wanted.OOB != nil && wanted.OOB.Password == "" {
