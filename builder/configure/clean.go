@@ -23,7 +23,7 @@ func Clean(t *tree.Tree) error {
 		{"/var/lib/systemd", "random-seed"}, {"/var/lib/systemd", "credential.secret"}, {"/var/lib/dbus", "machine-id"},
 		{"/etc", "*.uefi-backup"}, {"/etc", "passwd-"}, {"/etc", "shadow-"}, {"/etc", "group-"}, {"/etc", "gshadow-"}, {"/etc", "subuid-"}, {"/etc", "subgid-"},
 		{"/etc", ".pwd.lock"}, {"/etc", ".updated"}, {"/var", ".updated"},
-		{"/var/log", "dnf*.log*"}, {"/var/log", "hawkey.log*"}, {"/var/log", "yum.log*"}, {"/var/log", "dpkg.log"}, {"/var/log", "anaconda"},
+		{"/var/cache/ldconfig", "aux-cache"}, {"/var/log", "dnf*.log*"}, {"/var/log", "hawkey.log*"}, {"/var/log", "yum.log*"}, {"/var/log", "dpkg.log"}, {"/var/log", "anaconda"},
 		{"/root", ".bash_history"}, {"/root", ".rpmdb"}, {"/boot", "loader/entries/*"}, {"/boot", "initramfs-0-rescue-*"}, {"/boot", "vmlinuz-0-rescue-*"},
 		{"/var/lib/rpm", "rpmdb.sqlite-shm"}, {"/var/lib/rpm", "__db.*"}, {"/var/lib/rpm", ".dbenv.lock"}, {"/usr/lib/sysimage/rpm", "rpmdb.sqlite-shm"},
 		{"/var/lib/rpm", ".rpm.lock"}, {"/usr/lib/sysimage/rpm", ".rpm.lock"},

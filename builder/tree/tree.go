@@ -13,10 +13,9 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-)
 
-// maxLinks is how many symbolic links a path may lead over, as in the kernel.
-const maxLinks = 40
+	"imgbuild/image/within"
+)
 
 // Tree is an image's root directory.
 type Tree struct {
@@ -39,54 +38,9 @@ func (t *Tree) Close() error { return t.root.Close() }
 // Dir is the root directory's path on the host.
 func (t *Tree) Dir() string { return t.dir }
 
-// resolve follows the links in name and returns a path relative to the root that has none, but for what does not exist
-// and, unless last is set, the last element.
+// resolve follows the links in name, as within.Resolve says.
 func (t *Tree) resolve(name string, last bool) (string, error) {
-	todo := strings.Split(strings.Trim(path.Clean("/"+name), "/"), "/")
-	done, links := "", 0
-	for len(todo) > 0 {
-		e := todo[0]
-		todo = todo[1:]
-		if e == "" || e == "." {
-			continue
-		}
-		if e == ".." {
-			done = strings.TrimPrefix(path.Dir("/"+done), "/")
-			continue
-		}
-		next := path.Join(done, e)
-		if len(todo) == 0 && !last {
-			done = next
-			break
-		}
-		st, err := t.root.Lstat(next)
-		if errors.Is(err, fs.ErrNotExist) {
-			// path.Join would fold what is left over too early for links, but nothing below can be one.
-			return path.Join(append([]string{next}, todo...)...), nil
-		}
-		if err != nil {
-			return "", err
-		}
-		if st.Mode()&fs.ModeSymlink == 0 {
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", fmt.Errorf("follow %s in the image: too many symbolic links", name)
-		}
-		to, err := t.root.Readlink(next)
-		if err != nil {
-			return "", err
-		}
-		if path.IsAbs(to) {
-			done = ""
-		}
-		todo = append(strings.Split(to, "/"), todo...)
-	}
-	if done == "" {
-		return ".", nil
-	}
-	return done, nil
+	return within.Resolve(t.root, name, last)
 }
 
 // Stat returns what is at name, links followed.
