@@ -47,8 +47,12 @@ type Verdict struct {
 // Decide is the gate. Host and order are those of the observed serial number, nil where there is none; the order is the
 // host's live one.
 func Decide(now time.Time, p Policy, host *registry.Host, order *registry.Order, o Observation) Verdict {
-	local := func(format string, a ...any) Verdict { return Verdict{Action: plan.LocalBoot, Reason: fmt.Sprintf(format, a...)} }
-	inspect := func(format string, a ...any) Verdict { return Verdict{Action: plan.Inspect, Reason: fmt.Sprintf(format, a...)} }
+	local := func(format string, a ...any) Verdict {
+		return Verdict{Action: plan.LocalBoot, Reason: fmt.Sprintf(format, a...)}
+	}
+	inspect := func(format string, a ...any) Verdict {
+		return Verdict{Action: plan.Inspect, Reason: fmt.Sprintf(format, a...)}
+	}
 	switch {
 	case o.SerialProblem != "":
 		return local("its serial number does not identify it: %s", o.SerialProblem)
@@ -60,31 +64,48 @@ func Decide(now time.Time, p Policy, host *registry.Host, order *registry.Order,
 		return inspect("serial number %s is not in the registry: its inventory is taken", o.Serial)
 	case host.SN != o.Serial:
 		return local("the registry was asked for %s and answered with %s", o.Serial, host.SN) // a fault of ours; never a reason to install
+	case host.State == registry.New:
+		return local("nobody has approved %s yet", host.SN)
 	case order == nil:
 		return local("there is no order for %s, which is %s", host.SN, host.State)
 	case order.SN != host.SN:
 		return local("the order %s is not for %s", order.ID, host.SN)
-	case !order.Live():
-		return local("the order %s is %s", order.ID, order.State)
+	}
+	if why := barred(now, host, order, o); why != "" {
+		return local("%s", why)
 	}
 	if wrong := mismatch(host, o); wrong != "" {
 		return inspect("the machine is not the one that was written down: %s", wrong)
 	}
-	if order.State == registry.OrderConsumed {
-		if o.Claim && o.Boot != "" && o.Boot == order.Boot {
-			return Verdict{Action: plan.Install, Reason: fmt.Sprintf("order %s by %s: %s", order.ID, order.By, order.Reason)}
+	return Verdict{Action: plan.Install, Reason: fmt.Sprintf("order %s by %s: %s", order.ID, order.By, order.Reason),
+		Consume: o.Claim && order.State == registry.OrderOpen}
+}
+
+// barred says why the host's order does not let this boot install, or "".
+func barred(now time.Time, host *registry.Host, order *registry.Order, o Observation) string {
+	switch order.State {
+	case registry.OrderOpen:
+		switch {
+		case !now.Before(order.Expires):
+			return fmt.Sprintf("order %s expired at %s", order.ID, order.Expires.UTC().Format(time.RFC3339))
+		case o.Claim && (o.Boot == "" || !o.Offered):
+			return fmt.Sprintf("this boot was not started for order %s", order.ID)
 		}
-		return local("order %s was used by another boot; an order serves one boot", order.ID)
+	case registry.OrderConsumed:
+		switch {
+		case !o.Claim || o.Boot == "" || o.Boot != order.Boot:
+			return fmt.Sprintf("order %s was used by another boot; an order serves one boot", order.ID)
+		case !order.Finished.IsZero():
+			return fmt.Sprintf("order %s has been carried out", order.ID)
+		}
+	default:
+		return fmt.Sprintf("the order %s is %s", order.ID, order.State)
 	}
-	switch {
-	case order.State != registry.OrderOpen:
-		return local("the order %s is %s", order.ID, order.State)
-	case !now.Before(order.Expires):
-		return local("order %s expired at %s", order.ID, order.Expires.UTC().Format(time.RFC3339))
-	case o.Claim && (o.Boot == "" || !o.Offered):
-		return local("this boot was not started for order %s", order.ID)
+	// Protection that came after the order counts as long as nothing has been erased.
+	if host.Protect && order.Names < 2 && order.Started.IsZero() {
+		return fmt.Sprintf("%s is protected, and order %s names it once: cancel that and order it again, naming it twice", host.SN, order.ID)
 	}
-	return Verdict{Action: plan.Install, Reason: fmt.Sprintf("order %s by %s: %s", order.ID, order.By, order.Reason), Consume: o.Claim}
+	return ""
 }
 
 // mismatch says what of the machine contradicts the registry. What either side does not say contradicts nothing.
