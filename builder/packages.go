@@ -246,9 +246,12 @@ func (b *build) install(ctx context.Context, s *dnf.Session) error {
 		}
 	}
 	if dnf.NeedsOwnDatabase(b.config.Distro.Major) {
-		if err := s.RewriteDatabase(ctx, t, b.lock); err != nil {
-			return err
-		}
+		err = s.RewriteDatabase(ctx, t, b.lock)
+	} else {
+		err = s.ForgetKeys(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	if err := s.Verify(ctx, t, b.lock); err != nil {
 		return err

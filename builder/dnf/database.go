@@ -58,6 +58,28 @@ func (s *Session) RewriteDatabase(ctx context.Context, t *tree.Tree, lock *Lock)
 	return nil
 }
 
+// ForgetKeys takes the keys that dnf imported out of the package database, as Anaconda leaves it: the installed system's
+// dnf asks for them from its repositories' gpgkey when it first needs them. They carry the wall clock's time, in the database
+// and in what it has thrown away, so the database is written anew: the same lock makes the same bytes.
+func (s *Session) ForgetKeys(ctx context.Context) error {
+	rpm := func(args ...string) tool.Command {
+		return tool.Command{Argv: append([]string{"rpm", "--root", s.Root}, args...), Env: append([]string{"HOME=" + homeMount}, s.Env...)}
+	}
+	out, err := s.Runner.Output(ctx, rpm("-qa", "gpg-pubkey*"))
+	if err != nil {
+		return fmt.Errorf("list the keys in the package database: %w", err)
+	}
+	if keys := strings.Fields(string(out)); len(keys) > 0 {
+		if err := s.Runner.Run(ctx, rpm(append([]string{"-e", "--"}, keys...)...)); err != nil {
+			return fmt.Errorf("take the keys out of the package database: %w", err)
+		}
+	}
+	if err := s.Runner.Run(ctx, rpm("--rebuilddb")); err != nil {
+		return fmt.Errorf("write the package database anew: %w", err)
+	}
+	return nil
+}
+
 // showPackages shows the directories in which the locked packages lie below the private directory, and returns the
 // packages' paths in the image.
 func (s *Session) showPackages(m *sandbox.Mounts, lock *Lock) ([]string, error) {
