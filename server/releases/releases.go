@@ -49,7 +49,9 @@ type Release struct {
 	Created       time.Time           `json:"created,omitzero"`
 	// KernelArgs are the installed system's.
 	KernelArgs []string `json:"kernel_args,omitempty"`
-	Files      []File   `json:"files,omitempty"` // by name
+	// LinuxEFI is true if its own GRUB starts kernels with linuxefi and initrdefi (EL7).
+	LinuxEFI bool   `json:"linux_efi,omitempty"`
+	Files    []File `json:"files,omitempty"` // by name
 	// Key is the ID of the trusted key that signed it; empty if no keys are configured.
 	Key string `json:"key,omitempty"`
 	// Problem says why it may not be installed; empty if it may.

@@ -394,3 +394,20 @@ func TestAFileThatChangesUnderTheCatalogueIsNotServed(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+func TestBootFilesCanBeOpenedByTheirPath(t *testing.T) {
+	dir, key := t.TempDir(), releasetest.Key(t)
+	releasetest.Write(t, dir, releasetest.Release{Name: "web", Version: "1", Key: key})
+	overwrite(t, filepath.Join(releasetest.Write(t, dir, releasetest.Release{Name: "bad", Version: "1", Key: key}), image.KernelFile), "x")
+	c := open(t, dir)
+	for path, want := range map[string]error{"/images/web/1/vmlinuz": nil, "images/web/1/initramfs.img": nil, "/images/web/1/rootfs.squashfs": ErrNotFound, "/images/web/2/vmlinuz": ErrNotFound,
+		"/images/../web/1/vmlinuz": ErrNotFound, "/web/1/vmlinuz": ErrNotFound, "vmlinuz": ErrNotFound, "": ErrNotFound, "/images/bad/1/vmlinuz": ErrRefused} {
+		f, err := c.OpenBootFile(t.Context(), path)
+		if !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", path, err, want)
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+}

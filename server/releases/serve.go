@@ -1,10 +1,12 @@
 package releases
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -70,6 +72,23 @@ func (c *Catalogue) serve(w http.ResponseWriter, r *http.Request, name, version,
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	h.Set("X-Content-Type-Options", "nosniff")
 	http.ServeContent(w, r, "", time.Time{}, f)
+}
+
+// OpenBootFile opens the kernel or initramfs of a release that may be installed, by the path of its URL: for boot loaders
+// that speak TFTP only. Errors are ErrNotFound and ErrRefused, or the file system's.
+func (c *Catalogue) OpenBootFile(ctx context.Context, urlPath string) (*os.File, error) {
+	parts := strings.Split(strings.TrimPrefix(strings.TrimPrefix(urlPath, "/"), Prefix[1:]), "/")
+	if len(parts) != 3 || !image.ValidName(parts[0]) || !image.ValidVersion(parts[1]) || !slices.Contains(bootFiles(), parts[2]) {
+		return nil, fmt.Errorf("open %q: it is no boot file of a release: %w", urlPath, ErrNotFound)
+	}
+	found := c.find(parts[0], parts[1])
+	if len(found) == 0 {
+		return nil, fmt.Errorf("open %q: %w", urlPath, ErrNotFound)
+	}
+	if _, err := found[0].usable(ctx); err != nil {
+		return nil, err
+	}
+	return found[0].open(parts[2])
 }
 
 // servable says whether a file may be served: any of a release without a problem, boot files once they have been checked.
