@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"imgbuild/profiles/strict"
+	"imgbuild/server/client"
+	"imgbuild/server/ctl"
+	"imgbuild/server/registry"
+)
+
+func (a *app) order() *cobra.Command {
+	c := &cobra.Command{Use: "order", Short: "Orders to install machines", Args: cobra.ArbitraryArgs, RunE: group}
+	c.AddCommand(a.orderInstall(), a.orderList(), a.orderShow(), a.orderCancel())
+	return c
+}
+
+func (a *app) orderInstall() *cobra.Command {
+	var o ctl.Install
+	c := &cobra.Command{
+		Use:   "install SN... --reason WHY [--image NAME[/VERSION]]",
+		Short: "Order that machines be installed, once, at their next boot from the network",
+		Long: `install makes an order for each machine. The machine takes it when it next boots from the network; an order serves
+one boot and expires. A protected host has to be named twice: once more with --protected.`,
+		Example: `  imgctl order install SN1 SN2 --image web/2026.11 --reason 'new rack'
+  imgctl order install - --image web --reason 'rebuild r12' < serials.txt
+  imgctl order install DB1 --protected DB1 --image db --wipe /dev/sda --reason 'agreed with the DBAs'`,
+		RunE: a.run(atLeast("a serial number"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			if done := []string{"", "reboot", "poweroff", "wait"}; !slices.Contains(done, o.Done) {
+				return usageError{fmt.Errorf("--done %s: there are %s%s", o.Done, strict.List(done[1:], "and"), strict.DidYouMean(o.Done, done[1:]))}
+			}
+			sns, err := t.SNs(args)
+			if err != nil {
+				return err
+			}
+			return t.Install(c.Context(), sns, o)
+		}),
+		ValidArgsFunction: a.completeSNs,
+	}
+	f := c.Flags()
+	f.StringVar(&o.Image, "image", "", "what to install: name/version, or name for its newest (default: the host's image)")
+	f.StringVar(&o.Reason, "reason", "", "why, in a few words; it is in the diary")
+	f.StringVar(&o.Disk, "disk", "", "install on this disk: serial number, WWN or path below /dev (default: the installer chooses)")
+	f.StringSliceVar(&o.Wipe, "wipe", nil, "this disk may be erased though something is on it; several may be given")
+	f.StringVar(&o.Done, "done", "", "what the machine does after success: reboot (default), poweroff or wait")
+	f.StringVar(&o.Expires, "expires", "", "when nobody needs to come any more: 2h, 3d or '2026-01-31 18:00' (default: the server's)")
+	f.StringSliceVar(&o.Protected, "protected", nil, "name a protected host for the second time; several may be given")
+	_ = c.RegisterFlagCompletionFunc("image", a.completeImages)
+	_ = c.RegisterFlagCompletionFunc("protected", a.completeSNs)
+	_ = c.RegisterFlagCompletionFunc("done", cobra.FixedCompletions([]string{"reboot", "poweroff", "wait"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func orderStates() []string {
+	return []string{
+		string(registry.OrderOpen), string(registry.OrderConsumed), string(registry.OrderDone),
+		string(registry.OrderFailed), string(registry.OrderCancelled), string(registry.OrderExpired),
+	}
+}
+
+func (a *app) orderList() *cobra.Command {
+	q := client.OrderQuery{}
+	var states []string
+	c := &cobra.Command{
+		Use:   "list [SN...]",
+		Short: "List orders, the youngest first",
+		RunE: a.run(anyNumber, func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			for _, s := range states {
+				if !slices.Contains(orderStates(), s) {
+					return usageError{fmt.Errorf("--state %s: there are %s%s", s, strict.List(orderStates(), "and"), strict.DidYouMean(s, orderStates()))}
+				}
+				q.States = append(q.States, registry.OrderState(s))
+			}
+			var sns []string
+			if len(args) > 0 {
+				var err error
+				if sns, err = t.SNs(args); err != nil {
+					return err
+				}
+			}
+			return t.Orders(c.Context(), sns, q)
+		}),
+		ValidArgsFunction: a.completeSNs,
+	}
+	c.Flags().StringSliceVar(&states, "state", nil, "only orders in this state: open, consumed, done, failed, cancelled, expired; several may be given")
+	c.Flags().IntVar(&q.Limit, "limit", 100, "this many at most, of each host where hosts are named")
+	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(orderStates(), cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func (a *app) orderShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ORDER|SN...",
+		Short: "Print all of orders, by their IDs or, for a host's last one, by serial number",
+		RunE: a.run(atLeast("an order's ID or a serial number"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			names, err := t.SNs(args)
+			if err != nil {
+				return err
+			}
+			return t.ShowOrders(c.Context(), names)
+		}),
+		ValidArgsFunction: a.completeSNs,
+	}
+}
+
+func (a *app) orderCancel() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use:   "cancel ORDER|SN...",
+		Short: "Take orders back, by their IDs or the serial numbers of their hosts",
+		RunE: a.run(atLeast("an order's ID or a serial number"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			names, err := t.SNs(args)
+			if err != nil {
+				return err
+			}
+			return t.Cancel(c.Context(), names, reason)
+		}),
+		ValidArgsFunction: a.completeSNs,
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, in a few words; it is in the diary")
+	return c
+}
+
+func (a *app) watch() *cobra.Command {
+	var o ctl.WatchOptions
+	c := &cobra.Command{
+		Use:   "watch [SN...]",
+		Short: "Watch installations as they go",
+		Long: `watch shows installations: a table that lives on a terminal, lines elsewhere, one JSON event a line with -o json.
+Without serial numbers and rack it shows every host that installs. It goes on until Ctrl-C, over restarts of the server.`,
+		RunE: a.run(anyNumber, func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			var sns []string
+			if len(args) > 0 {
+				var err error
+				if sns, err = t.SNs(args); err != nil {
+					return err
+				}
+			}
+			if o.Wait && len(sns) == 0 && o.Rack == "" {
+				return usageError{fmt.Errorf("%s: --wait needs serial numbers or a rack", c.CommandPath())}
+			}
+			return t.Watch(c.Context(), sns, o)
+		}),
+		ValidArgsFunction: a.completeSNs,
+	}
+	c.Flags().StringVar(&o.Rack, "rack", "", "the hosts of this rack")
+	c.Flags().BoolVar(&o.Wait, "wait", false, "end when all of them have ended; exit code 1 if all failed, 3 if some did")
+	return c
+}
+
+func (a *app) logs() *cobra.Command {
+	var o ctl.LogOptions
+	c := &cobra.Command{
+		Use:   "logs SN",
+		Short: "Read the log of a host's last installation, from order to first boot",
+		RunE: a.run(exactly("one serial number"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			if o.All && o.Order != "" {
+				return usageError{fmt.Errorf("%s: give --all or --order, and not both", c.CommandPath())}
+			}
+			return t.Logs(c.Context(), args[0], o)
+		}),
+		ValidArgsFunction: a.completeOneSN,
+	}
+	c.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with what happens, until Ctrl-C")
+	c.Flags().StringVar(&o.Order, "order", "", "of this order")
+	c.Flags().BoolVar(&o.All, "all", false, "everything that ever happened to the host")
+	return c
+}
