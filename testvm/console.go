@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ var ErrConsoleClosed = errors.New("the machine ended")
 func newConsole(conn net.Conn, cc ConsoleConfig) (*Console, error) {
 	c := &Console{conn: conn, closed: make(chan struct{}), changed: make(chan struct{})}
 	if cc.Transcript != "" {
+		if err := os.MkdirAll(filepath.Dir(cc.Transcript), 0o755); err != nil {
+			return nil, fmt.Errorf("keep console transcript: %w", err)
+		}
 		f, err := os.OpenFile(cc.Transcript, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
 			return nil, fmt.Errorf("keep console transcript: %w", err)
