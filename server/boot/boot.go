@@ -213,6 +213,8 @@ func (s *Server) host(ctx context.Context, q *question) (*registry.Host, error) 
 	case q.loader == "GRUB" && q.mac != "":
 		if host, err = s.o.Registry.HostByMAC(ctx, q.mac); err == nil && host != nil {
 			q.seen.Serial, q.seen.SerialProblem = host.SN, ""
+		} else if errors.Is(err, registry.ErrNotFound) && q.seen.SerialProblem == "" {
+			q.seen.SerialProblem = "this GRUB does not tell it, and no machine in the registry has the MAC " + q.mac
 		}
 	}
 	if errors.Is(err, registry.ErrNotFound) {
