@@ -90,6 +90,7 @@ type BootKind string
 const (
 	BootDisk    BootKind = "disk"    // the disks in order, nothing else
 	BootNetwork BootKind = "network" // the first network card
+	BootRack    BootKind = "rack"    // the first network card, and the disks when it says so: how servers in racks are set
 	BootKernel  BootKind = "kernel"  // a kernel and initramfs that QEMU puts into memory
 )
 
@@ -99,6 +100,8 @@ type Boot struct {
 	Kernel, Initrd string
 	Append         string
 }
+
+func (b Boot) fromNetwork() bool { return b.Kind == BootNetwork || b.Kind == BootRack }
 
 // Config describes a machine.
 type Config struct {
@@ -182,7 +185,7 @@ func (c Config) validate() error {
 	}
 	switch c.Boot.Kind {
 	case BootDisk:
-	case BootNetwork:
+	case BootNetwork, BootRack:
 		if len(c.NICs) == 0 {
 			bad("it boots from the network and has no network card")
 		}
@@ -191,7 +194,7 @@ func (c Config) validate() error {
 			bad("it boots a kernel and none is given")
 		}
 	default:
-		bad("boot kind %q is none of disk, network, kernel", c.Boot.Kind)
+		bad("boot kind %q is none of disk, network, rack, kernel", c.Boot.Kind)
 	}
 	return errors.Join(errs...)
 }
@@ -314,8 +317,11 @@ func diskArgs(c Config) []string {
 		if d.BlockSize != 0 {
 			dev += fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", d.BlockSize, d.BlockSize)
 		}
-		if c.Boot.Kind == BootDisk {
+		switch c.Boot.Kind {
+		case BootDisk:
 			dev += ",bootindex=" + strconv.Itoa(i+1)
+		case BootRack:
+			dev += ",bootindex=" + strconv.Itoa(i+2) // after the network card
 		}
 		a = append(a, "-device", dev)
 	}
@@ -356,10 +362,11 @@ func nicArgs(c Config, w wiring) []string {
 		id := "net" + strconv.Itoa(i)
 		a = append(a, "-netdev", "tap,id="+id+",ifname="+w.taps[i]+",script=no,downscript=no")
 		dev := optionValue(n.Model) + ",netdev=" + id + ",mac=" + n.MAC
-		if c.Boot.Kind == BootNetwork && i == 0 {
+		boots := i == 0 && c.Boot.fromNetwork()
+		if boots {
 			dev += ",bootindex=1"
 		}
-		if c.Boot.Kind != BootNetwork || i != 0 || c.Firmware != BIOS {
+		if !boots || c.Firmware != BIOS {
 			// Without a ROM nothing can boot from the network by mistake. UEFI boots it with its own driver, so that the
 			// chain under test is the one of real firmware: its PXE, then our iPXE.
 			dev += ",romfile="
