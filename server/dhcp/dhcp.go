@@ -13,8 +13,8 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -247,7 +247,7 @@ func (b *Boot) validate(bad func(string, ...any)) {
 			switch {
 			case p != BIOS && p != EFI32 && p != EFI64 && p != EFIARM64:
 				bad("boot loader of platform %q: there are %s, %s, %s and %s", p, BIOS, EFI32, EFI64, EFIARM64)
-			case name == "" || len(name) > 127 || strings.HasPrefix(name, "/") || path.Clean(name) != name || !printable(name):
+			case name == "" || len(name) > 127 || !filepath.IsLocal(name) || path.Clean(name) != name || !printable(name):
 				bad("boot loader %q of platform %s: it is to be a name as undionly.kpxe, of at most 127 characters", name, p)
 			}
 		}
