@@ -85,6 +85,14 @@ func meaning(err error) *httpError {
 	return &httpError{http.StatusInternalServerError, refusal{Error: "this is a fault of the server; its log has more"}}
 }
 
+// missing says, in the words of who asked, what is not there.
+func missing(err error, format string, args ...any) error {
+	if errors.Is(err, registry.ErrNotFound) {
+		return refuse(http.StatusNotFound, "", format, args...)
+	}
+	return err
+}
+
 // fromInvalid names the field, or the fields.
 func fromInvalid(v *registry.Invalid) *httpError {
 	e := &httpError{status: http.StatusUnprocessableEntity}

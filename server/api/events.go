@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -79,6 +80,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, f registry.EventFil
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("X-Accel-Buffering", "no") // proxies that buffer would hold everything back
 	s := &sse{w: w, control: http.NewResponseController(w), patience: a.o.SlowReader}
+	defer func() { _ = s.control.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	err = s.send("retry: 2000\n: events after " + strconv.FormatInt(after, 10) + "\n\n")
 	alive := time.NewTicker(a.o.KeepAlive)
 	defer alive.Stop()
@@ -104,9 +106,9 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, f registry.EventFil
 			err = s.event(e)
 		}
 	}
-	if ctx.Err() == nil {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		a.o.Metrics.dropped.Inc()
-		a.o.Log.Info("a reader of events was dropped", "name", who(r).name, "client", r.RemoteAddr, "err", err)
+		a.o.Log.Info("a reader of events was dropped: it took nothing for too long", "name", who(r).name, "client", r.RemoteAddr)
 	}
 }
 

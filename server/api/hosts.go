@@ -34,6 +34,8 @@ func shown(c caller, h *registry.Host) any {
 	return h.Redacted()
 }
 
+const noHost = "there is no host %s"
+
 func hostETag(h *registry.Host) string { return `"` + strconv.FormatInt(h.Revision, 10) + `"` }
 
 func writeHost(w http.ResponseWriter, r *http.Request, status int, h *registry.Host) {
@@ -92,9 +94,10 @@ func states() []string {
 }
 
 func (a *API) getHost(w http.ResponseWriter, r *http.Request) {
-	h, err := a.o.Store.Host(r.Context(), r.PathValue("sn"))
+	sn := r.PathValue("sn")
+	h, err := a.o.Store.Host(r.Context(), sn)
 	if err != nil {
-		a.fail(w, r, err)
+		a.fail(w, r, missing(err, noHost, sn))
 		return
 	}
 	if !who(r).legacy && matchesAny(r.Header.Values("If-None-Match"), hostETag(h)) {
@@ -248,7 +251,7 @@ func (a *API) patchHost(w http.ResponseWriter, r *http.Request) {
 	}
 	h, err := a.o.Store.PatchHost(r.Context(), r.PathValue("sn"), data, who(r).name, revision)
 	if err != nil {
-		a.fail(w, r, changed(r, err))
+		a.fail(w, r, missing(changed(r, err), noHost, r.PathValue("sn")))
 		return
 	}
 	writeHost(w, r, http.StatusOK, h)
@@ -265,12 +268,12 @@ func (a *API) deleteHost(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if err != nil {
-			a.fail(w, r, err)
+			a.fail(w, r, missing(err, noHost, sn))
 			return
 		}
 	}
 	if err := a.o.Store.DeleteHost(r.Context(), sn, who(r).name); err != nil {
-		a.fail(w, r, err)
+		a.fail(w, r, missing(err, noHost, sn))
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -294,7 +297,7 @@ func (a *API) precondition(r *http.Request, sn string, otherwise int64) (int64, 
 	}
 	h, err := a.o.Store.Host(r.Context(), sn)
 	if errors.Is(err, registry.ErrNotFound) {
-		return 0, refuse(http.StatusPreconditionFailed, "", "%s", err.Error())
+		return 0, refuse(http.StatusPreconditionFailed, "", noHost, sn)
 	}
 	if err != nil {
 		return 0, err

@@ -56,7 +56,7 @@ func (a *API) order(r *http.Request, n newOrder) (registry.Order, int, error) {
 	}
 	h, err := a.o.Store.Host(r.Context(), n.SN)
 	if err != nil {
-		return o, 0, err
+		return o, 0, missing(err, noHost+": write it down first", n.SN)
 	}
 	if o.Image == "" {
 		o.Image = h.Image
@@ -103,7 +103,7 @@ func orderStates() []string {
 func (a *API) getOrder(w http.ResponseWriter, r *http.Request) {
 	o, err := a.o.Store.Order(r.Context(), r.PathValue("id"))
 	if err != nil {
-		a.fail(w, r, err)
+		a.fail(w, r, missing(err, "there is no order %s", r.PathValue("id")))
 		return
 	}
 	writeJSON(w, http.StatusOK, o)
@@ -117,7 +117,7 @@ func (a *API) cancelOrder(w http.ResponseWriter, r *http.Request) {
 		err = a.o.Store.CancelOrder(r.Context(), r.PathValue("id"), who(r).name, reason)
 	}
 	if err != nil {
-		a.fail(w, r, err)
+		a.fail(w, r, missing(err, "there is no order %s", r.PathValue("id")))
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -150,7 +150,7 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request) {
 func (a *API) revokeToken(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	if err := a.o.Store.RevokeToken(r.Context(), name); err != nil {
-		a.fail(w, r, err)
+		a.fail(w, r, missing(err, "there is no token %s", name))
 		return
 	}
 	a.o.Log.Info("token revoked", "name", name, "by", who(r).name)
