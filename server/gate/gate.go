@@ -10,13 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"imgbuild/image/identity"
 	"imgbuild/image/plan"
 	"imgbuild/server/registry"
 )
 
 // Observation is what is known of the machine that asks.
 type Observation struct {
-	// Serial is what the machine says its serial number is, and SerialProblem why it cannot be one (hw.Junk's words).
+	// Serial is what the machine says its serial number is, and SerialProblem why it cannot be one (identity.Junk's words).
 	Serial        string
 	SerialProblem string
 	// UUID, MACs and Product are what the machine says besides; empty where the protocol does not carry them.
@@ -56,8 +57,8 @@ func Decide(now time.Time, p Policy, host *registry.Host, order *registry.Order,
 	switch {
 	case o.SerialProblem != "":
 		return local("its serial number does not identify it: %s", o.SerialProblem)
-	case o.Serial == "":
-		return local("it gives no serial number")
+	case identity.Junk(o.Serial) != "": // the caller says so in SerialProblem; if it forgets to, nothing is lost
+		return local("%s", identity.Junk(o.Serial))
 	case host == nil && !p.InspectUnknown:
 		return local("serial number %s is not in the registry", o.Serial)
 	case host == nil:

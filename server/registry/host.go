@@ -206,6 +206,9 @@ func (s *Store) DeleteHost(ctx context.Context, sn, by string) error {
 		if _, err := t.exec(ctx, `DELETE FROM hosts WHERE sn = ?`, sn); err != nil {
 			return err
 		}
+		if _, err := t.exec(ctx, `UPDATE orders SET gone = 1 WHERE sn = ?`, sn); err != nil {
+			return err
+		}
 		t.append(Event{SN: sn, Kind: "deleted", By: by, Text: "deleted; it was " + string(h.State)})
 		return nil
 	})

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -88,8 +87,8 @@ func (s *Store) Consume(ctx context.Context, order, digest string, now time.Time
 		if err != nil {
 			return err
 		}
-		if h.Protect && o.Names < 2 {
-			return fmt.Errorf("the host was protected after the order was made: cancel the order and make one that names the host twice: %w", ErrConflict)
+		if err := h.guard(o); err != nil {
+			return err
 		}
 		turn, err := t.next(ctx, "turn", 1)
 		if err != nil {
@@ -107,6 +106,22 @@ func (s *Store) Consume(ctx context.Context, order, digest string, now time.Time
 		return nil, err
 	}
 	return o, nil
+}
+
+// guard refuses an order for a host that was protected after it was made.
+func (h *stored) guard(o *Order) error {
+	if h.Protect && o.Names < 2 {
+		return fmt.Errorf("the host was protected after the order was made: cancel the order and make one that names the host twice: %w", ErrConflict)
+	}
+	return nil
+}
+
+func (t *tx) guard(ctx context.Context, o *Order) error {
+	h, err := t.host(ctx, o.SN)
+	if err != nil {
+		return err
+	}
+	return h.guard(o)
 }
 
 // OrderByToken returns the order whose installation has this token, whatever its state.
@@ -177,8 +192,8 @@ func (t *tx) find(ctx context.Context, o *Order) error {
 	if err != nil || !newest {
 		return err
 	}
-	n, err := t.exec(ctx, `UPDATE orders SET state = 'consumed', ended = 0, lost = 0 WHERE id = ? AND EXISTS (SELECT 1 FROM hosts WHERE hosts.sn = orders.sn)`, o.ID)
-	if err != nil || n == 0 {
+	_, err = t.exec(ctx, `UPDATE orders SET state = 'consumed', ended = 0, lost = 0 WHERE id = ?`, o.ID)
+	if err != nil {
 		return err
 	}
 	if err := t.setState(ctx, o.SN, Installing); err != nil {
@@ -249,7 +264,7 @@ func (s *Store) LoseOrder(ctx context.Context, id string, since time.Time, text 
 
 // MarkBooted stores the first boot of what was installed: the order is done, the host installed. It may come twice. Of an
 // order that was cancelled or has failed the report is stored too, because the machine runs what it says; but not if
-// another order was made meanwhile.
+// another order was made meanwhile, or the host deleted.
 func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now time.Time) error {
 	return s.write(ctx, "store first boot of order "+order, func(ctx context.Context, t *tx) error {
 		o, err := t.order(ctx, order)
@@ -263,13 +278,10 @@ func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now
 		if err != nil {
 			return err
 		}
-		if !newest || o.State == OrderOpen || o.State == OrderExpired {
+		if !newest || o.Started.IsZero() {
 			return fmt.Errorf("it is %s, and not what the host runs: %w", o.State, ErrConflict)
 		}
 		h, err := t.host(ctx, o.SN)
-		if errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("%w: %w", ErrConflict, err)
-		}
 		if err != nil {
 			return err
 		}

@@ -49,10 +49,10 @@ func (t *tx) live(ctx context.Context, sn string) (*Order, error) {
 	return first(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE sn = ? AND state IN ('open', 'consumed')`, sn)
 }
 
-// newest reports whether nobody has made an order for the host since this one.
+// newest reports whether what the host does is still this order's: nobody has made another one since, or deleted the host.
 func (t *tx) newest(ctx context.Context, o *Order) (bool, error) {
 	id, err := first(ctx, t, func(row scanner) (id string, err error) { return id, row.Scan(&id) },
-		`SELECT id FROM orders WHERE sn = ? ORDER BY created DESC, id DESC LIMIT 1`, o.SN)
+		`SELECT id FROM orders WHERE sn = ? AND gone = 0 ORDER BY made DESC LIMIT 1`, o.SN)
 	return id != nil && *id == o.ID, err
 }
 
@@ -158,9 +158,13 @@ func (t *tx) insertOrder(ctx context.Context, o Order, prior State) error {
 		}
 		wipe = string(data)
 	}
-	_, err := t.exec(ctx, `INSERT INTO orders (id, sn, image, person, reason, names, disk, wipe, finally, state, prior, rack, boot, seq, turn, queued, lost, created, expires, consumed, started, heard, finished, ended)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, ?, ?, 0, 0, 0, 0, 0)`,
-		o.ID, o.SN, o.Image, o.By, o.Reason, o.Names, o.Disk, wipe, o.Done, string(o.State), string(prior), stamp(o.Created), stamp(o.Expires))
+	made, err := t.next(ctx, "order", 1)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, `INSERT INTO orders (id, sn, image, person, reason, names, disk, wipe, finally, state, prior, rack, boot, seq, turn, queued, lost, gone, created, expires, consumed, started, heard, finished, ended, made)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, ?, ?, 0, 0, 0, 0, 0, ?)`,
+		o.ID, o.SN, o.Image, o.By, o.Reason, o.Names, o.Disk, wipe, o.Done, string(o.State), string(prior), stamp(o.Created), stamp(o.Expires), made)
 	return err
 }
 
@@ -207,7 +211,7 @@ func (s *Store) Orders(ctx context.Context, f OrderFilter) (list []Order, err er
 			args = append(args, string(v))
 		}
 	}
-	query += ` ORDER BY created DESC, id DESC`
+	query += ` ORDER BY made DESC`
 	if f.Limit > 0 {
 		query += ` LIMIT ?`
 		args = append(args, f.Limit)

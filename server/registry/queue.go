@@ -64,6 +64,9 @@ func (s *Store) StartOrder(ctx context.Context, id, tokenDigest string, limits S
 			return fmt.Errorf("its installation is done: %w", ErrConflict)
 		}
 		if o.Started.IsZero() {
+			if err := t.guard(ctx, o); err != nil {
+				return err
+			}
 			if place, err = t.place(ctx, id, limits, now); err != nil {
 				return err
 			}

@@ -39,9 +39,11 @@ CREATE TABLE orders (
     rack     {text} NOT NULL, -- or subnet whose slots it takes
     boot     {text} NOT NULL,
     seq      BIGINT NOT NULL, -- of the last event that the machine sent
-    turn     BIGINT NOT NULL, -- counts consumed orders
+    made     BIGINT NOT NULL, -- counts orders
+    turn     BIGINT NOT NULL, -- counts consumed ones
     queued   BIGINT NOT NULL, -- it was told to wait
     lost     BIGINT NOT NULL, -- it failed because nothing was heard
+    gone     BIGINT NOT NULL, -- its host was deleted since
     created  BIGINT NOT NULL,
     expires  BIGINT NOT NULL,
     consumed BIGINT NOT NULL,
@@ -50,7 +52,8 @@ CREATE TABLE orders (
     finished BIGINT NOT NULL,
     ended    BIGINT NOT NULL
 );
-CREATE INDEX orders_sn ON orders (sn, created);
+CREATE INDEX orders_sn ON orders (sn, made);
+CREATE UNIQUE INDEX orders_made ON orders (made);
 CREATE UNIQUE INDEX orders_live ON orders (sn) WHERE state IN ('open', 'consumed');
 CREATE INDEX orders_open ON orders (expires) WHERE state = 'open';
 CREATE INDEX orders_turn ON orders (turn) WHERE state = 'consumed';
@@ -87,7 +90,7 @@ CREATE TABLE counters (
     name  {text} PRIMARY KEY,
     value BIGINT NOT NULL
 );
-INSERT INTO counters (name, value) VALUES ('event', 0), ('turn', 0);
+INSERT INTO counters (name, value) VALUES ('event', 0), ('order', 0), ('turn', 0);
 
 CREATE TABLE tokens (
     name    {text} PRIMARY KEY,
