@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"imgbuild/profiles/strict"
@@ -85,9 +87,10 @@ func (x *checker) dhcp() {
 	case d.Mode != "server" && len(d.Subnets) > 0:
 		x.at(mode, "is %s, and dhcp.subnets are for mode: server alone", d.Mode)
 	}
-	if d.Mode != "off" && x.c.Interface == "" && !x.has("interface") {
+	if d.Mode != "off" && x.c.Interface == "" && !x.has("interface") && len(d.Interfaces) == 0 {
 		x.at([]string{"interface"}, "is missing: DHCP in mode %s is served on one network interface (--interface NAME, or dhcp.mode: off)", d.Mode)
 	}
+	x.reservations()
 	for i, s := range d.Subnets {
 		x.subnet(i, s)
 		for j, other := range d.Subnets[:i] {
@@ -166,15 +169,42 @@ func samePort(a, b string) bool {
 	return errA == nil && errB == nil && pa == pb && (ha == hb || ha == "" || hb == "")
 }
 
+// loaders finds files for Secure Boot without it. Which are missing depends on the machine: imgserve check says it.
 func (x *checker) loaders() {
-	l := x.c.Loaders
-	if l.SecureBoot {
-		return // what is missing depends on the machine: imgserve check says it
+	for _, name := range loaderNames() {
+		signed := strings.HasPrefix(name, "shim") || strings.HasPrefix(name, "grub")
+		if _, ok := x.c.Loaders.Files[name]; ok && signed && !x.c.Loaders.SecureBoot {
+			x.at([]string{"loaders", "files", name}, "is for Secure Boot: add secure_boot: true to loaders")
+		}
 	}
-	if l.Shim != "" {
-		x.at([]string{"loaders", "shim"}, "is given, and is for Secure Boot: add secure_boot: true")
+}
+
+func (x *checker) reservations() {
+	seen := map[netip.Addr]int{}
+	for i, r := range x.c.DHCP.Reservations {
+		here := []string{"dhcp", "reservations", strconv.Itoa(i)}
+		if n := given(r.SN) + given(r.MAC) + given(r.ClientID); n != 1 {
+			x.at(here, "names %d clients; it has exactly one of sn, mac and client_id", n)
+		}
+		address := append(here, "address")
+		switch j, twice := seen[r.Address]; {
+		case !r.Address.IsValid():
+			if !x.has(address...) {
+				x.at(address, "is missing: the address that is kept")
+			}
+			continue
+		case twice:
+			x.at(address, "is %s, which dhcp.reservations[%d] keeps already", r.Address, j)
+		case !slices.ContainsFunc(x.c.DHCP.Subnets, func(s Subnet) bool { return s.Subnet.IsValid() && s.Subnet.Contains(r.Address) }):
+			x.at(address, "is %s, which is in none of dhcp.subnets", r.Address)
+		}
+		seen[r.Address] = i
 	}
-	if l.GRUB != "" {
-		x.at([]string{"loaders", "grub"}, "is given, and is for Secure Boot: add secure_boot: true")
+}
+
+func given(s string) int {
+	if s == "" {
+		return 0
 	}
+	return 1
 }

@@ -12,16 +12,18 @@ import "net/netip"
 
 // Config is the file's root. Every key has a default but images and, where DHCP is served, interface.
 type Config struct {
-	// Interface is the network interface that DHCP is served on, and whose address is the server's where url says nothing.
+	// Interface is the network interface that DHCP is served on.
 	Interface string `yaml:"interface,omitempty" check:"interface"`
 	// Listen is the address and port of HTTP: machines boot from it, and without tls people use it too.
 	Listen string `yaml:"listen,omitempty" check:"listen" default:":8080"`
-	// URL is how machines reach the server. Several servers behind one name all have the same. Default: http, the first
-	// IPv4 address of interface and the port of listen.
+	// URL is how machines reach the server. Several servers behind one name all have the same. Default: the address at which
+	// the machine itself has reached it.
 	URL string `yaml:"url,omitempty" check:"url"`
 	// Images is the directory of releases that imgbuild writes, as NAME/VERSION/ in it.
 	Images string `yaml:"images" check:"path"`
-	// Trust are files with the public keys of releases. A release that none of them has signed is not served.
+	// Trust are files with the public keys of releases. A release that none of them has signed is not served. Default:
+	// /etc/imgbuild/release.key.pub where it is there. Without any key a release has to be signed too, and whose signature it
+	// is, is left to the machines, whose initramfs has the key.
 	Trust []string `yaml:"trust,omitempty" check:"path"`
 	// State is the directory of the database and of the server's own certificates. Default: what systemd's
 	// StateDirectory= says, else /var/lib/imgserve.
@@ -66,8 +68,12 @@ type DHCP struct {
 	// Mode is server (addresses and boot loaders), proxy (boot loaders only, beside the DHCP server that is there already)
 	// or off. Default: server where subnets are given, proxy where only interface is, else off.
 	Mode string `yaml:"mode,omitempty" check:"dhcp-mode"`
+	// Interfaces are further network interfaces that DHCP is served on.
+	Interfaces []string `yaml:"interfaces,omitempty" check:"interface"`
 	// Subnets are the networks whose addresses this server gives out.
 	Subnets []Subnet `yaml:"subnets,omitempty"`
+	// Reservations are addresses that are kept for one client each, besides those of the registry's hosts.
+	Reservations []Reservation `yaml:"reservations,omitempty"`
 	// Probe asks the network whether an address is in use before it is given out (ICMP echo, as RFC 2131, 2.2 wants).
 	Probe *bool `yaml:"probe,omitempty" default:"true"`
 }
@@ -85,12 +91,30 @@ type Subnet struct {
 	DNS []netip.Addr `yaml:"dns,omitempty" check:"address4"`
 	// Domain is the domain name.
 	Domain string `yaml:"domain,omitempty" check:"domain"`
+	// Search are the domains that short names are looked up in.
+	Search []string `yaml:"search,omitempty" check:"domain"`
 	// NTP are time servers.
 	NTP []netip.Addr `yaml:"ntp,omitempty" check:"address4"`
+	// MTU is the network's, in bytes. Default: machines are told none.
+	MTU int `yaml:"mtu,omitempty" check:"mtu"`
 	// Lease is how long an address is lent.
-	Lease Duration `yaml:"lease,omitempty" check:"duration" default:"1h"`
+	Lease Duration `yaml:"lease,omitempty" check:"duration" default:"12h"`
 	// RelayOnly answers only what a relay has passed on (giaddr), for networks that are not on interface.
 	RelayOnly bool `yaml:"relay_only,omitempty" default:"false"`
+}
+
+// Reservation keeps an address for one client. Exactly one of sn, mac and client_id says for which.
+type Reservation struct {
+	// Address is an address of one of the subnets.
+	Address netip.Addr `yaml:"address" check:"address4"`
+	// SN is the machine's serial number, which the boot loaders send.
+	SN string `yaml:"sn,omitempty" check:"text" only:"client"`
+	// MAC is the hardware address.
+	MAC string `yaml:"mac,omitempty" check:"mac" only:"client"`
+	// ClientID is DHCP's option 61: as hex bytes with colons, or as text.
+	ClientID string `yaml:"client_id,omitempty" check:"text" only:"client"`
+	// Hostname is the name that the client is told.
+	Hostname string `yaml:"hostname,omitempty" check:"domain"`
 }
 
 // TFTP hands out boot loaders, and nothing else.
@@ -104,19 +128,12 @@ type TFTP struct {
 // Loaders are the boot loaders' files. A kind of machine whose file is missing cannot boot from this server; imgserve check
 // says which, and the package that has it.
 type Loaders struct {
-	// BIOS is iPXE for BIOS: undionly.kpxe.
-	BIOS string `yaml:"bios,omitempty" check:"path"`
-	// UEFI is iPXE for UEFI on x86-64: ipxe.efi or snponly.efi.
-	UEFI string `yaml:"uefi,omitempty" check:"path"`
-	// ARM64 is iPXE for UEFI on arm64.
-	ARM64 string `yaml:"arm64,omitempty" check:"path"`
-	// SecureBoot gives machines with UEFI on x86-64 shim and GRUB, which are signed, and not iPXE, which is not. Both have
-	// to be of the distribution whose kernel they start.
+	// SecureBoot gives machines with UEFI shim and GRUB, which are signed, and not iPXE, which is not. Both have to be of the
+	// distribution whose kernel they start.
 	SecureBoot bool `yaml:"secure_boot,omitempty" default:"false"`
-	// Shim is the signed first stage for Secure Boot.
-	Shim string `yaml:"shim,omitempty" check:"path"`
-	// GRUB is the signed network GRUB that shim starts.
-	GRUB string `yaml:"grub,omitempty" check:"path"`
+	// Files are boot loaders by the names that they have over TFTP, in place of those that packages have: undionly.kpxe is
+	// iPXE for BIOS, ipxe.efi for UEFI on x86-64, ipxe-arm64.efi on arm64; shimx64.efi and grubx64.efi are for Secure Boot.
+	Files map[string]string `yaml:"files,omitempty" keys:"loader" check:"path"`
 }
 
 // TLS serves people's side over HTTPS. Either self, or cert and key.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imgbuild/profiles/strict"
+	"imgbuild/server/tftp"
 )
 
 var update = flag.Bool("update", false, "write docs/imgserve-reference.md anew")
@@ -61,7 +62,11 @@ func TestMistakesAreReportedAllAtOnceWithTheirPlaces(t *testing.T) {
 		"two kinds of certificates":       {"images: /i\ntls: {cert: c.pem, key: k.pem, self: true}\n", "imgserve.yaml:2:32: tls.self is true, and there is a certificate already: give either self, or cert and key"},
 		"HTTPS without a certificate":     {"images: /i\ntls: {listen: \":443\"}\n", "imgserve.yaml:2:7: tls.listen is given, and there is no certificate: add self: true, or cert and key"},
 		"HTTPS where HTTP is":             {"images: /i\nlisten: 10.1.0.1:8443\ntls: {self: true}\n", "imgserve.yaml:3:1: tls.listen is :8443, where HTTP is (listen)"},
-		"GRUB without Secure Boot":        {"images: /i\nloaders: {grub: g.efi}\n", "imgserve.yaml:2:11: loaders.grub is given, and is for Secure Boot: add secure_boot: true"},
+		"GRUB without Secure Boot":        {"images: /i\nloaders: {files: {grubx64.efi: g.efi}}\n", "imgserve.yaml:2:19: loaders.files[\"grubx64.efi\"] is for Secure Boot: add secure_boot: true to loaders"},
+		"a loader that there isn't":       {"images: /i\nloaders: {files: {ipxe.elf: g}}\n", "imgserve.yaml:2:19: a name in loaders.files is \"ipxe.elf\"; it can be undionly.kpxe, ipxe.efi, ipxe-arm64.efi, ipxe-ia32.efi, shimx64.efi, grubx64.efi, shimaa64.efi or grubaa64.efi; did you mean ipxe.efi?"},
+		"a reservation for two clients":   {subnet + "  reservations: [{address: 10.1.0.9, sn: SN001, mac: \"52:54:00:00:00:01\"}]\n", "imgserve.yaml:6:19: dhcp.reservations[0] names 2 clients; it has exactly one of sn, mac and client_id"},
+		"a reservation elsewhere":         {subnet + "  reservations: [{address: 10.2.0.9, sn: SN001}]\n", "imgserve.yaml:6:19: dhcp.reservations[0].address is 10.2.0.9, which is in none of dhcp.subnets"},
+		"two reservations of an address":  {subnet + "  reservations: [{address: 10.1.0.9, sn: SN001}, {address: 10.1.0.9, sn: SN002}]\n", "imgserve.yaml:6:51: dhcp.reservations[1].address is 10.1.0.9, which dhcp.reservations[0] keeps already"},
 		"networks that are there twice":   {"images: /i\nlegacy_clients: [10.0.0.0/8, 10.0.0.0/8]\n", "imgserve.yaml:2:30: legacy_clients[1] is 10.0.0.0/8, which legacy_clients[0] is too"},
 		"another database":                {"images: /i\ndatabase: mysql://h/d\n", `imgserve.yaml:2:11: database begins with "mysql"://; it is a file's path, or an address with postgres://`},
 		"a tag":                           {"images: !reset /i\n", "imgserve.yaml:1:9: the tag !reset is unknown; a configuration has no tags"},
@@ -83,7 +88,7 @@ func TestMistakesAreReportedAllAtOnceWithTheirPlaces(t *testing.T) {
 
 func TestTwoFlagsAreAWorkingServer(t *testing.T) {
 	exists := func(p string) bool {
-		return slices.Contains([]string{"/usr/share/ipxe/undionly.kpxe", "/usr/lib/ipxe/ipxe.efi"}, p)
+		return p == "/etc/imgbuild/release.key.pub"
 	}
 	c, err := Load("", []Flag{{"images", []string{"out/"}}, {"interface", []string{"br0"}}}, Surroundings{Dir: "/home/op", State: "/var/lib/imgserve", Exists: exists})
 	if err != nil {
@@ -112,9 +117,6 @@ dhcp:
 tftp:
   enabled: true
   listen: ":69"
-loaders:
-  bios: /usr/share/ipxe/undionly.kpxe
-  uefi: /usr/lib/ipxe/ipxe.efi
 log: info
 `
 	if string(out) != want {
@@ -233,6 +235,16 @@ func TestEveryFormatAcceptsItsExamples(t *testing.T) {
 	}
 }
 
+func TestTheLoadersAreThoseOfTFTP(t *testing.T) {
+	var want []string
+	for _, l := range tftp.Loaders() {
+		want = append(want, l.Name)
+	}
+	if !slices.Equal(loaderNames(), want) {
+		t.Errorf("got %q, want %q", loaderNames(), want)
+	}
+}
+
 func TestEveryKeyIsDescribedAndChecked(t *testing.T) {
 	docs, err := strict.ReadDocs("config.go", typesSource)
 	if err != nil {
@@ -251,8 +263,13 @@ func TestEveryKeyIsDescribedAndChecked(t *testing.T) {
 				t.Errorf("%s has the unknown format %q", name, form)
 			}
 			used[form] = true
+			keys := f.Tag.Get("keys")
+			if _, ok := known[keys]; keys != "" && !ok {
+				t.Errorf("%s has the unknown format %q", name, keys)
+			}
+			used[keys] = true
 			leaf := f.Typ
-			for leaf.Kind() == reflect.Slice || leaf.Kind() == reflect.Pointer {
+			for leaf.Kind() == reflect.Slice || leaf.Kind() == reflect.Pointer || leaf.Kind() == reflect.Map {
 				leaf = leaf.Elem()
 			}
 			switch {

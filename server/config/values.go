@@ -106,8 +106,17 @@ func formats() map[string]strict.Format {
 		"range":     {What: "two IPv4 addresses with a dash between them", Pattern: v4 + ` ?- ?` + v4, Examples: []string{"10.1.0.100-10.1.0.199"}},
 		"domain":    {What: "a domain name", Pattern: `[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?`, Max: 253, Examples: []string{"example.org"}},
 		"name":      {What: "a host name or an address", Pattern: `[A-Za-z0-9*]([A-Za-z0-9.:-]*[A-Za-z0-9])?`, Max: 253, Examples: []string{"imgserve.example.org"}},
+		"mtu":       {From: 576, To: 9216},
+		"mac":       {What: "a MAC address", Pattern: `([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}`, Examples: []string{"52:54:00:12:34:56"}},
+		"text":      {What: "one line of text", Pattern: `[^\x00-\x1f]+`, Max: 255},
+		"loader":    {Enum: loaderNames()},
 		"log":       {Enum: []string{"debug", "info", "warn", "error"}},
 	}
+}
+
+// loaderNames are those of tftp.Loaders, which a test compares.
+func loaderNames() []string {
+	return []string{"undionly.kpxe", "ipxe.efi", "ipxe-arm64.efi", "ipxe-ia32.efi", "shimx64.efi", "grubx64.efi", "shimaa64.efi", "grubaa64.efi"}
 }
 
 func checkListen(s string) string {
