@@ -238,9 +238,9 @@ func TestChangesAreSeenWithoutARestart(t *testing.T) {
 	release := releasetest.Write(t, dir, releasetest.Release{Name: "web", Version: "1", Key: key})
 	await("a new release, read and verified", func(l []Release) bool { return len(l) == 1 && l[0].Verified })
 	overwrite(t, filepath.Join(release, image.RootfsFile), "cut off")
-	await("a damaged file", func(l []Release) bool { return strings.Contains(l[0].Problem, "has 7 bytes") })
+	await("a damaged file", func(l []Release) bool { return len(l) == 1 && strings.Contains(l[0].Problem, "has 7 bytes") })
 	releasetest.Write(t, dir, releasetest.Release{Name: "web", Version: "1", Key: key})
-	await("the release built again", func(l []Release) bool { return l[0].Problem == "" && l[0].Verified })
+	await("the release built again", func(l []Release) bool { return len(l) == 1 && l[0].Problem == "" && l[0].Verified })
 	if err := os.Rename(dir, dir+".old"); err != nil {
 		t.Fatal(err)
 	}

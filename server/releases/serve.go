@@ -77,8 +77,9 @@ func (c *Catalogue) serve(w http.ResponseWriter, r *http.Request, name, version,
 // OpenBootFile opens the kernel or initramfs of a release that may be installed, by the path of its URL: for boot loaders
 // that speak TFTP only. Errors are ErrNotFound and ErrRefused, or the file system's.
 func (c *Catalogue) OpenBootFile(ctx context.Context, urlPath string) (*os.File, error) {
-	parts := strings.Split(strings.TrimPrefix(strings.TrimPrefix(urlPath, "/"), Prefix[1:]), "/")
-	if len(parts) != 3 || !image.ValidName(parts[0]) || !image.ValidVersion(parts[1]) || !slices.Contains(bootFiles(), parts[2]) {
+	below, ok := strings.CutPrefix(strings.TrimPrefix(urlPath, "/"), Prefix[1:])
+	parts := strings.Split(below, "/")
+	if !ok || len(parts) != 3 || !image.ValidName(parts[0]) || !image.ValidVersion(parts[1]) || !slices.Contains(bootFiles(), parts[2]) {
 		return nil, fmt.Errorf("open %q: it is no boot file of a release: %w", urlPath, ErrNotFound)
 	}
 	found := c.find(parts[0], parts[1])

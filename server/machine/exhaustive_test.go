@@ -1,0 +1,215 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"imgbuild/image/plan"
+	"imgbuild/server/boot"
+	"imgbuild/server/gate"
+	"imgbuild/server/registry"
+	"imgbuild/server/releases"
+)
+
+// situation is one combination of everything that a claim can meet.
+type situation struct {
+	nonce   string // this: offered to this machine for its order; inspect: to it, for no order; other: to another machine; old, none
+	host    bool
+	order   string // none, open, expired, mine, another's, cancelled, done
+	machine string // same, UUID, model, MAC, junk
+	release string // there, gone, damaged
+	unknown bool   // policy
+}
+
+// expect is what the design says, written down without looking at the code: the default is the local disk, an
+// installation needs everything to be right.
+func (s situation) expect() (action plan.Action, registered bool) {
+	known := s.nonce == "this" || s.nonce == "inspect" || s.nonce == "other" || s.order == "mine" && s.nonce == "old" // a consumed order remembers its boot
+	live := s.host && (s.order == "open" || s.order == "expired" || s.order == "mine" || s.order == "another's")
+	switch {
+	case !known, s.machine == "junk":
+		return plan.LocalBoot, false
+	case !s.host && s.unknown:
+		return plan.Inspect, true
+	case !s.host, !live, s.order == "expired", s.order == "another's", s.order == "open" && s.nonce != "this":
+		return plan.LocalBoot, false
+	case s.machine != "same":
+		return plan.Inspect, false
+	case s.order == "mine" && (s.nonce == "this" || s.nonce == "old"):
+		if s.release != "there" {
+			return plan.Wait, false
+		}
+		return plan.Install, false
+	case s.order == "open" && s.nonce == "this" && s.release == "there":
+		return plan.Install, false
+	}
+	return plan.LocalBoot, false
+}
+
+// world is a registry with one host, or none, in which a claim is made. It keeps what was done.
+type world struct {
+	Registry // nil: a method that is not below panics
+	situation
+	inv        plan.Inventory
+	nonce      string
+	now        time.Time
+	consumed   int
+	started    int
+	registered int
+	appended   int
+}
+
+const exhaustiveSN = "SN-WEB1"
+
+func (w *world) Host(context.Context, string) (*registry.Host, error) {
+	if !w.host {
+		return nil, registry.ErrNotFound
+	}
+	return &registry.Host{SN: exhaustiveSN, State: registry.Ordered, UUID: "4c4c4544-0000-1000-8000-000000000001", Model: "R640", MACs: []string{"52:54:00:00:00:01"}}, nil
+}
+
+func (w *world) the() *registry.Order {
+	o := &registry.Order{ID: "o1", SN: exhaustiveSN, Image: "web/1", By: "anna", Reason: "r", Expires: w.now.Add(time.Hour)}
+	switch w.order {
+	case "open":
+		o.State = registry.OrderOpen
+	case "expired":
+		o.State, o.Expires = registry.OrderOpen, w.now
+	case "mine":
+		o.State, o.Boot = registry.OrderConsumed, boot.Digest(w.nonce)
+	case "another's":
+		o.State, o.Boot = registry.OrderConsumed, boot.Digest("another")
+	case "cancelled":
+		o.State = registry.OrderCancelled
+	case "done":
+		o.State = registry.OrderDone
+	}
+	return o
+}
+
+func (w *world) LiveOrder(context.Context, string) (*registry.Order, error) {
+	if o := w.the(); o.Live() {
+		return o, nil
+	}
+	return nil, nil
+}
+
+func (w *world) Offered(context.Context, string, time.Time) (string, string, bool, error) {
+	switch {
+	case w.order == "mine" && w.host && (w.situation.nonce == "this" || w.situation.nonce == "old"):
+		return exhaustiveSN, "o1", true, nil
+	case w.situation.nonce == "this" && w.host && w.order != "none":
+		return exhaustiveSN, "o1", true, nil
+	case w.situation.nonce == "this", w.situation.nonce == "inspect":
+		return exhaustiveSN, "", true, nil
+	case w.situation.nonce == "other":
+		return "SN-OTHER", "o9", true, nil
+	}
+	return "", "", false, nil
+}
+
+func (w *world) Consume(context.Context, string, string, time.Time) (*registry.Order, error) {
+	w.consumed++
+	return w.the(), nil
+}
+
+func (w *world) StartOrder(_ context.Context, _, token string, _ registry.SlotLimits, _ time.Time) (int, error) {
+	if w.started++; token == "" {
+		return 0, errors.New("no token")
+	}
+	return 0, nil
+}
+
+func (w *world) SeeMachine(_ context.Context, inv plan.Inventory) (*registry.Host, bool, error) {
+	if !w.host {
+		w.registered++
+	}
+	return &registry.Host{SN: inv.Serial}, !w.host, nil
+}
+
+func (w *world) Append(_ context.Context, events ...registry.Event) error {
+	w.appended += len(events)
+	return nil
+}
+
+func (w *world) Resolve(context.Context, string) (*releases.Release, error) {
+	switch w.release {
+	case "gone":
+		return nil, fmt.Errorf("find it: %w", releases.ErrNotFound)
+	case "damaged":
+		return nil, fmt.Errorf("find it: %w", releases.ErrRefused)
+	}
+	return &releases.Release{Name: "web", Version: "1"}, nil
+}
+
+func TestEveryCombinationOfAClaim(t *testing.T) {
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	counts := map[plan.Action]int{}
+	for _, nonce := range []string{"this", "inspect", "other", "old", "none"} {
+		for _, host := range []bool{true, false} {
+			for _, order := range []string{"none", "open", "expired", "mine", "another's", "cancelled", "done"} {
+				for _, machine := range []string{"same", "UUID", "model", "MAC", "junk"} {
+					for _, release := range []string{"there", "gone", "damaged"} {
+						for _, unknown := range []bool{true, false} {
+							if !host && order != "none" || order == "mine" && nonce != "this" && nonce != "old" {
+								continue // an order is a host's, and the boot that has it is this one
+							}
+							counts[try(t, now, situation{nonce, host, order, machine, release, unknown})]++
+						}
+					}
+				}
+			}
+		}
+	}
+	if len(counts) != 4 {
+		t.Errorf("not every action is among the answers: %v", counts)
+	}
+}
+
+// try makes one claim twice, and compares what is answered and done with what is expected.
+func try(t *testing.T, now time.Time, s situation) plan.Action {
+	t.Helper()
+	w := &world{situation: s, nonce: "AAAAAAAAAAAAAAAAAAAAAA", now: now}
+	w.inv = plan.Inventory{Serial: exhaustiveSN, UUID: "4c4c4544-0000-1000-8000-000000000001", Product: "R640", NICs: []plan.NIC{{MAC: "52:54:00:00:00:01", Link: true}}}
+	switch s.machine {
+	case "UUID":
+		w.inv.UUID = "4c4c4544-0000-1000-8000-00000000000f"
+	case "model":
+		w.inv.Product = "R740"
+	case "MAC":
+		w.inv.NICs[0].MAC = "52:54:00:00:00:0f"
+	case "junk":
+		w.inv.Serial = "Default string"
+	}
+	server, err := New(Options{Registry: w, Images: w, Policy: gate.Policy{InspectUnknown: s.unknown}, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := &claim{Claim: plan.Claim{Boot: w.nonce, Inventory: w.inv}, base: "http://10.0.0.1", now: now, digest: boot.Digest(w.nonce)}
+	p, err := server.decide(t.Context(), q)
+	if err != nil {
+		t.Fatalf("%+v: %v", s, err)
+	}
+	want, registered := s.expect()
+	if p.Action != want {
+		t.Errorf("%+v: %s (%s), want %s", s, p.Action, p.Reason, want)
+	}
+	if (w.registered > 0) != registered {
+		t.Errorf("%+v: registered: %v", s, w.registered > 0)
+	}
+	install := want == plan.Install
+	if (w.started > 0) != install || (w.consumed > 0) != (install && s.order == "open") {
+		t.Errorf("%+v: consumed %d times, started %d times", s, w.consumed, w.started)
+	}
+	if install != (p.Token != "") || install != (p.Manifest != "") || install != (p.Order != "") || p.Reason == "" {
+		t.Errorf("%+v: %+v", s, p)
+	}
+	p.Boot, p.Serial = q.Boot, q.Inventory.Serial
+	if err := p.Validate(); err != nil {
+		t.Errorf("%+v: the installer would refuse the plan: %v", s, err)
+	}
+	return p.Action
+}
