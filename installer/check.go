@@ -17,6 +17,7 @@ import (
 	"imgbuild/installer/disk/probe"
 	"imgbuild/installer/fetch"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/target"
 )
 
 // getManifest fetches the manifest and believes it only with a signature.
@@ -34,7 +35,12 @@ func (r *run) getManifest(ctx context.Context) error {
 	if arch := machineArch(); m.Arch != arch {
 		return fmt.Errorf("check release: it is for %s and this machine is %s; give the URL of a release for this machine", m.Arch, arch)
 	}
-	return nil
+	if r.Host == nil {
+		return nil
+	}
+	// The boot loaders read the host's console from here; what is kept in the installed system is the manifest as it was signed.
+	m.KernelArgs = target.WithConsole(m.KernelArgs, r.Host.SerialConsole)
+	return r.Host.Check(m)
 }
 
 // machineArch is RPM's name for the architecture that this program was made for.

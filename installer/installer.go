@@ -17,8 +17,10 @@ import (
 	"imgbuild/image"
 	"imgbuild/installer/bootloader/nvram"
 	"imgbuild/installer/cmdline"
+	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/report"
+	"imgbuild/installer/target"
 	"imgbuild/installer/tool"
 )
 
@@ -30,6 +32,15 @@ type Config struct {
 	Machine hw.Machine
 	Report  report.Reporter
 	System  System
+
+	// What follows is a server's; without one, all of it is zero.
+
+	// Host is what the installed system becomes besides what its image is; nil leaves it as the image is.
+	Host *target.Host
+	// FirstBoot is what the installed system does when it has started for the first time, besides the image's scripts.
+	FirstBoot firstboot.Config
+	// BeforeWrite is asked when everything else is ready and nothing has been written: an error stops the installation.
+	BeforeWrite func(context.Context) error
 }
 
 // System is the machine as Run touches it. The zero value is the machine that it runs on; tests put directories and a
@@ -41,6 +52,7 @@ type System struct {
 	Work      string // an empty place for mount points and scratch files; /run/imgbuild
 	BootCode  string // /usr/share/syslinux/gptmbr.bin
 	EFIVars   string // nvram.Dir
+	Program   string // this program's file: /proc/self/exe
 	Tools     tool.Runner
 	// Mounter mounts; KernelMounter.
 	Mounter Mounter
@@ -60,6 +72,7 @@ func (s System) withDefaults() System {
 	def(&s.Work, "/run/imgbuild")
 	def(&s.BootCode, "/usr/share/syslinux/gptmbr.bin")
 	def(&s.EFIVars, nvram.Dir)
+	def(&s.Program, "/proc/self/exe")
 	if s.Mounter == nil {
 		s.Mounter = KernelMounter{}
 	}

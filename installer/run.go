@@ -61,6 +61,11 @@ func (r *run) all(ctx context.Context) (err error) {
 	if err := r.checkLoaders(); err != nil {
 		return err
 	}
+	if r.BeforeWrite != nil {
+		if err := r.BeforeWrite(ctx); err != nil {
+			return err
+		}
+	}
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
@@ -80,7 +85,7 @@ func (r *run) all(ctx context.Context) (err error) {
 		return err
 	}
 	r.step("configure the installed system")
-	if err := r.configure(); err != nil {
+	if err := r.configure(ctx); err != nil {
 		return err
 	}
 	r.step("write boot loaders")

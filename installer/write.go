@@ -93,8 +93,8 @@ func (r *run) target() bootloader.Target {
 	return t
 }
 
-// configure makes the tree the system of this disk.
-func (r *run) configure() error {
+// configure makes the tree the system of this disk, and of this host.
+func (r *run) configure(ctx context.Context) error {
 	t, done, err := r.openTarget()
 	if err != nil {
 		return err
@@ -110,6 +110,9 @@ func (r *run) configure() error {
 		}
 	}
 	if err := target.Configure(t.Root, c); err != nil {
+		return err
+	}
+	if err := r.configureHost(ctx, t.Root); err != nil {
 		return err
 	}
 	if t.ESP == nil {

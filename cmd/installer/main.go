@@ -12,13 +12,23 @@ import (
 	"os/signal"
 	"syscall"
 
+	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/pid1"
 	"imgbuild/installer/report"
+	"imgbuild/installer/scripts"
 	"imgbuild/installer/worker"
 )
 
+// version is set by the linker; see the Makefile.
+var version = "unknown"
+
 func main() {
+	if scripts.Inside(os.Args) {
+		code, err := scripts.GoInside(os.Args)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(code)
+	}
 	if os.Getpid() == 1 {
 		err := pid1.Run(pid1.Config{
 			Worker: []string{"/proc/self/exe", "worker"},
@@ -42,6 +52,8 @@ func main() {
 			fmt.Fprintln(os.Stderr, "installer:", err)
 			os.Exit(1)
 		}
+	case len(os.Args) == 2 && os.Args[1] == firstboot.Word:
+		os.Exit(first())
 	default:
 		fmt.Fprintln(os.Stderr, `This is imgbuild's installer, the first process of a mini initramfs. It installs a machine that was booted into it,
 and does nothing here. "installer facts" shows what it would find out about this machine.`)
@@ -63,10 +75,28 @@ func work() int {
 		<-stop
 		cancel(errors.New("somebody asked for a stop"))
 	}()
-	if err := worker.Run(ctx, say, log); err != nil {
+	end, err := worker.Run(ctx, say, log, version)
+	switch {
+	case err != nil:
 		say.Failed(err)
 		return 1
+	case end.Installed:
+		say.Done(end.Text)
+	default:
+		say.Final("%s", end.Text)
 	}
-	say.Done("the image is installed, and the disk boots")
+	pipe.After(end.Done)
+	return 0
+}
+
+// first is the first boot of an installed system, whose unit starts this program.
+func first() int {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil)) // the journal
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := (firstboot.System{Log: log}).Run(ctx); err != nil {
+		log.Error("the first boot is not over", "error", err)
+		return 1
+	}
 	return 0
 }

@@ -29,6 +29,8 @@ func machine(serial string) func(context.Context) plan.Inventory {
 	return func(context.Context) plan.Inventory { return plan.Inventory{Serial: serial} }
 }
 
+func nothing(context.Context) {}
+
 func install() plan.Plan {
 	return plan.Plan{Action: plan.Install, Order: "o-1", Manifest: "http://10.0.0.1/m.json", Token: token}
 }
@@ -36,7 +38,7 @@ func install() plan.Plan {
 func TestAMachineGetsItsPlan(t *testing.T) {
 	c := newContract(t, install())
 	cl, _, _ := client(c)
-	p, err := cl.Claim(t.Context(), machine("SN-1"))
+	p, err := cl.Claim(t.Context(), machine("SN-1"), nothing)
 	if err != nil || p.Order != "o-1" || p.Token != token {
 		t.Fatalf("%+v, %v", p, err)
 	}
@@ -52,7 +54,7 @@ func TestAMachineThatHasToWaitShowsItsPlaceAndAsksAgain(t *testing.T) {
 	c := newContract(t, wait(2), wait(2), wait(1), install())
 	cl, said, waits := client(c)
 	taken := 0
-	p, err := cl.Claim(t.Context(), func(context.Context) plan.Inventory { taken++; return plan.Inventory{Serial: "SN-1"} })
+	p, err := cl.Claim(t.Context(), func(context.Context) plan.Inventory { taken++; return plan.Inventory{Serial: "SN-1"} }, nothing)
 	if err != nil || p.Action != plan.Install || taken != 4 {
 		t.Fatalf("%+v, %v, %d inventories", p, err, taken)
 	}
@@ -62,11 +64,39 @@ func TestAMachineThatHasToWaitShowsItsPlaceAndAsksAgain(t *testing.T) {
 	}
 }
 
+func TestAMachineThatIsInspectedAsksWhatToDoThen(t *testing.T) {
+	inspect := plan.Plan{Action: plan.Inspect, Reason: "it is not in the registry"}
+	c := newContract(t, inspect, plan.Plan{Action: plan.LocalBoot, Reason: "there is no order for it"})
+	cl, said, waits := client(c)
+	completed := 0
+	p, err := cl.Claim(t.Context(), machine("SN-1"), func(context.Context) { completed++ })
+	if err != nil || p.Action != plan.LocalBoot || completed != 1 || len(*waits) != 0 || len(c.claims) != 2 {
+		t.Errorf("%+v, %v, completed %d times, waits %v", p, err, completed, *waits)
+	}
+	if said.String() != "inspected, nothing is written: it is not in the registry" {
+		t.Errorf("it says\n%s", said)
+	}
+}
+
+func TestAMachineThatIsNotAsItWasWrittenDownWaitsForAPerson(t *testing.T) {
+	inspect := plan.Plan{Action: plan.Inspect, Reason: "its model is another"}
+	c := newContract(t, inspect, inspect, inspect, inspect, inspect, inspect, install())
+	cl, said, waits := client(c)
+	completed := 0
+	p, err := cl.Claim(t.Context(), machine("SN-1"), func(context.Context) { completed++ })
+	if err != nil || p.Action != plan.Install || completed != 1 || len(*waits) != 5 || (*waits)[0] < 20*time.Second || (*waits)[4] < 2*time.Minute || (*waits)[4] > 8*time.Minute {
+		t.Errorf("%+v, %v, completed %d times, waits %v", p, err, completed, *waits)
+	}
+	if !strings.HasSuffix(said.String(), "\nnothing is written, and the server is asked again from time to time: its model is another") {
+		t.Errorf("it says\n%s", said)
+	}
+}
+
 func TestAServerThatIsAwayIsAskedAgainLessAndLessOften(t *testing.T) {
 	c := newContract(t, install())
 	c.status = []int{502, 503, 503, 429, 408, 500, 500, 500, 500}
 	cl, said, waits := client(c)
-	if _, err := cl.Claim(t.Context(), machine("SN-1")); err != nil {
+	if _, err := cl.Claim(t.Context(), machine("SN-1"), nothing); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(*waits); n != 9 || (*waits)[0] > 2*time.Second || (*waits)[8] < 20*time.Second || (*waits)[8] > 45*time.Second {
@@ -82,14 +112,14 @@ func TestAServerThatStaysAwayEndsInAnError(t *testing.T) {
 	c.http.Close()
 	cl, _, _ := client(c)
 	cl.Patience = time.Millisecond
-	_, err := cl.Claim(t.Context(), machine("SN-1"))
+	_, err := cl.Claim(t.Context(), machine("SN-1"), nothing)
 	if err == nil || !strings.Contains(err.Error(), "no answer in") || !strings.Contains(err.Error(), "refused") || strings.Contains(err.Error(), "Post ") {
 		t.Errorf("got %v", err)
 	}
 	cause := errors.New("somebody asked for a stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if _, err := cl.Claim(ctx, machine("SN-1")); !errors.Is(err, cause) {
+	if _, err := cl.Claim(ctx, machine("SN-1"), nothing); !errors.Is(err, cause) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -116,7 +146,7 @@ func TestWhatIsNotThisBootsPlanIsRefusedAtOnce(t *testing.T) {
 		s := newContract(t, install())
 		cl, _, waits := client(s)
 		c.prepare(s, cl)
-		p, err := cl.Claim(t.Context(), machine("SN-1"))
+		p, err := cl.Claim(t.Context(), machine("SN-1"), nothing)
 		if err == nil || !strings.Contains(err.Error(), c.want) || p.Action != "" || len(*waits) != 0 {
 			t.Errorf("%s: %+v, %v, waited %v", name, p, err, *waits)
 		}
@@ -126,11 +156,11 @@ func TestWhatIsNotThisBootsPlanIsRefusedAtOnce(t *testing.T) {
 func TestAMachineWithoutASerialNumberIsNeverInstalled(t *testing.T) {
 	c := newContract(t, install())
 	cl, _, _ := client(c)
-	if p, err := cl.Claim(t.Context(), machine("")); err == nil || p.Action != "" {
+	if p, err := cl.Claim(t.Context(), machine(""), nothing); err == nil || p.Action != "" {
 		t.Errorf("%+v, %v", p, err)
 	}
 	c.plans = []plan.Plan{{Action: plan.LocalBoot, Reason: "it has no serial number"}}
-	if p, err := cl.Claim(t.Context(), machine("")); err != nil || p.Action != plan.LocalBoot {
+	if p, err := cl.Claim(t.Context(), machine(""), nothing); err != nil || p.Action != plan.LocalBoot {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

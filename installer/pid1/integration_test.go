@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"imgbuild/installer/cmdline"
 	"imgbuild/installer/report"
 )
 
@@ -50,7 +51,7 @@ func first() {
 			}
 		}
 	}
-	s.say.Final("result: %v", err)
+	s.say.Final("result: %v, then %s", err, s.args.Done)
 	s.consoles.Flush(5 * time.Second)
 	os.Exit(0)
 }
@@ -71,6 +72,8 @@ func badWorker(what string) int {
 		return 1
 	case "ends without a word":
 		return 3
+	case "says what comes then":
+		p.After(cmdline.DoneWait)
 	case "leaves orphans":
 		for range 5 {
 			// The shell of this test ends at once; its child is an orphan that ends a little later.
@@ -92,6 +95,7 @@ func TestWhateverBecomesOfTheWorkerIsSaid(t *testing.T) {
 		"fails":                 {"imgbuild: failed: no disk\n", "result: the installer failed"},
 		"ends without a word":   {"imgbuild: failed: the installer ended with status 3", "result: the installer failed"},
 		"leaves orphans":        {"imgbuild: done: all good\n", "result: <nil>"},
+		"says what comes then":  {"result: <nil>, then wait\n"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -12,10 +12,12 @@ import (
 	"imgbuild/installer/report"
 )
 
-// The classes of records that only the log sees, beside those of report.
+// The classes of records that no console sees, beside those of report: a line for the log, a sign of life, and what is to
+// happen after a success.
 const (
-	debugLine report.Class = 'D'
-	heartbeat report.Class = 'H'
+	debugLine  report.Class = 'D'
+	heartbeat  report.Class = 'H'
+	afterwards report.Class = 'A'
 )
 
 // openFlags are for consoles: not to become our controlling terminal, and not to wait for a modem.

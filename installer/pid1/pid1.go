@@ -196,6 +196,9 @@ func (s *supervisor) ended(w *worker, status syscall.WaitStatus) error {
 	stderr := w.stderr.String()
 	switch {
 	case status.Exited() && status.ExitStatus() == 0:
+		if d, ok := w.after.Load().(cmdline.Done); ok {
+			s.args.Done = d
+		}
 		return nil
 	case status.Exited() && failed:
 		return errFailed

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"imgbuild/installer/cmdline"
 	"imgbuild/installer/report"
 )
 
@@ -56,6 +57,9 @@ func (p *Pipe) Line(c report.Class, text string) {
 	_, _ = io.WriteString(p.w, string(rune(c))+strings.ReplaceAll(text, "\n", " ")+"\n")
 }
 
+// After says what is to happen after a success, in place of what the kernel's arguments say.
+func (p *Pipe) After(d cmdline.Done) { p.Line(afterwards, string(d)) }
+
 // Write implements io.Writer for a slog handler: whole lines, which go to the log only.
 func (p *Pipe) Write(b []byte) (int, error) {
 	for line := range strings.Lines(string(b)) {
@@ -77,6 +81,7 @@ type worker struct {
 	records chan record // closed when the worker's pipe is
 	stderr  *tail
 	failed  atomic.Bool
+	after   atomic.Value // a cmdline.Done, once the worker has said so
 }
 
 func (s *supervisor) startWorker(c Config) (*worker, error) {
@@ -136,6 +141,10 @@ func (w *worker) read(r io.Reader) {
 			continue
 		}
 		rec := record{report.Class(line[0]), line[1:]}
+		if rec.class == afterwards {
+			w.after.Store(cmdline.Done(rec.text))
+			continue
+		}
 		if strings.HasPrefix(rec.text, report.Prefix+"failed: ") {
 			w.failed.Store(true)
 		}

@@ -45,11 +45,14 @@ const (
 	metaPrefix       = "IMGBUILD_META_"
 )
 
-// Environment is what a script sees: PATH and the like, the path of the metadata's file, the serial number, and the
+// Environment is what a script sees: PATH and the like, the path of the metadata's file if there is one, the serial number, and the
 // metadata's texts, numbers and booleans as IMGBUILD_META_KEY. Keys are in capitals, with _ for what a variable's name
 // cannot have; keys that become the same are left out, as are lists, objects and null, which are in the file only.
 func Environment(metadata []byte, file, serial string) ([]string, error) {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "TERM=dumb", MetadataVariable + "=" + file}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "TERM=dumb"}
+	if file != "" {
+		env = append(env, MetadataVariable+"="+file)
+	}
 	if serial != "" {
 		env = append(env, SerialVariable+"="+serial)
 	}

@@ -21,6 +21,7 @@ import (
 	"imgbuild/image"
 	"imgbuild/installer"
 	"imgbuild/installer/cmdline"
+	"imgbuild/installer/control"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/netup"
 	"imgbuild/installer/pid1"
@@ -30,53 +31,102 @@ import (
 // KeyFile has the public keys whose manifests are trusted.
 const KeyFile = "/etc/imgbuild/release.pub"
 
-// Run does all that the kernel's arguments ask for. When it returns nil the machine may reboot into what was installed.
-func Run(ctx context.Context, say *report.Lines, log *slog.Logger) error {
+// Outcome is how a run without an error ended.
+type Outcome struct {
+	// Installed is true when the disk boots what was installed. Otherwise nothing was written.
+	Installed bool
+	// Text is one sentence for people.
+	Text string
+	// Done is what is to happen now.
+	Done cmdline.Done
+}
+
+// installed is what people and the server are told after an installation.
+const installed = "the image is installed, and the disk boots"
+
+// maxOutput is how much of a program's output is kept in the log: the end of it.
+const maxOutput = 16 << 10
+
+// worker is one run.
+type worker struct {
+	say     report.Reporter
+	log     *slog.Logger
+	version string
+	args    cmdline.Args
+	keys    []image.PublicKey
+	modules *hw.Modules // nil if there are none to load
+	machine hw.Machine
+}
+
+// Run does all that the kernel's arguments ask for. version is the installer's.
+func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version string) (Outcome, error) {
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return fmt.Errorf("read the kernel's arguments: %w", err)
+		return Outcome{}, fmt.Errorf("read the kernel's arguments: %w", err)
 	}
 	args, err := cmdline.Parse(string(text))
 	for _, w := range args.Warnings {
 		say.Warn("%s", w)
 	}
 	if err != nil {
-		return err
+		return Outcome{}, err
 	}
-	keys, err := trustedKeys()
-	if err != nil {
-		return err
+	w := &worker{say: say, log: log, version: version, args: args}
+	var events *control.Events
+	if args.Server != "" {
+		events = control.NewEvents(say) // from the start: the server hears of the beginning too
+		w.say = events
 	}
-	fileSystems := loadModules(ctx, say, log)
+	if w.keys, err = trustedKeys(); err != nil {
+		return Outcome{}, err
+	}
+	fileSystems := w.loadModules(ctx)
 	if err := pid1.MountEFIVars(); err != nil {
-		say.Warn("%v", err)
+		w.say.Warn("%v", err)
 	}
-	machine, err := hw.Inspect()
-	if err != nil {
-		return err
+	if w.machine, err = hw.Inspect(); err != nil {
+		return Outcome{}, err
 	}
 	// Garbage is collected in time when memory is short; the kernel and the tools need the other half.
-	debug.SetMemoryLimit(machine.MemoryBytes / 2)
-	describe(machine, say)
-	host := hostOf(args.Manifest)
-	network, err := netup.Up(ctx, netup.Options{Report: say, BootIF: args.BootIF, V6: isV6(host)})
+	debug.SetMemoryLimit(w.machine.MemoryBytes / 2)
+	describe(w.machine, w.say)
+	var s *served
+	if events != nil {
+		s = w.serve(ctx, events)
+		defer s.close()
+	}
+	source := args.Manifest + args.Server // one of them is empty
+	network, err := netup.Up(ctx, netup.Options{Report: w.say, BootIF: args.BootIF, V6: isV6(hostOf(source))})
 	if err != nil {
-		return err
+		return Outcome{}, err
 	}
 	defer network.Close()
-	say.Info("network: %s", network)
-	clock := netup.Clock{Report: say, Floor: buildTime(), NTP: network.NTP, URL: args.Manifest}
+	w.say.Info("network: %s", network)
+	clock := netup.Clock{Report: w.say, Floor: buildTime(), NTP: network.NTP, URL: source}
 	if err := clock.Correct(ctx, time.Now()); err != nil {
-		say.Warn("%v", err)
+		w.say.Warn("%v", err)
 	}
 	<-fileSystems
-	if err := installer.Run(ctx, installer.Config{Args: args, Keys: keys, Machine: machine, Report: say}); err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			return fmt.Errorf("%w: %w", cause, err)
-		}
-		return err
+	if s != nil {
+		return s.run(ctx)
 	}
-	return nil
+	if err := w.install(ctx, installer.Config{Args: args}); err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{Installed: true, Text: installed, Done: args.Done}, nil
+}
+
+// install completes what is to be done and does it.
+func (w *worker) install(ctx context.Context, c installer.Config) error {
+	c.Keys, c.Machine, c.Report = w.keys, w.machine, w.say
+	c.System.Tools.Output = func(argv []string, out string) {
+		w.log.Debug("ran", "argv", argv, "output", out[max(0, len(out)-maxOutput):]) // the log lies in memory
+	}
+	err := installer.Run(ctx, c)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 func trustedKeys() ([]image.PublicKey, error) {
@@ -91,14 +141,16 @@ func trustedKeys() ([]image.PublicKey, error) {
 // really missing will be said by what misses it.
 //
 // The file systems are loaded meanwhile; the channel is closed when they are there.
-func loadModules(ctx context.Context, say *report.Lines, log *slog.Logger) <-chan struct{} {
+func (w *worker) loadModules(ctx context.Context) <-chan struct{} {
 	done := make(chan struct{})
+	say, log := w.say, w.log
 	modules, err := hw.OpenModules()
 	if err != nil {
 		say.Warn("%v: going on with what is built into the kernel", err)
 		close(done)
 		return done
 	}
+	w.modules = modules
 	go func() { // ends when they are loaded
 		defer close(done)
 		for _, name := range []string{"nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8", "vfat", "ext4", "xfs"} {
@@ -164,8 +216,11 @@ func hasNIC(sys string) bool {
 	return len(found) > 0
 }
 
-func describe(m hw.Machine, say *report.Lines) {
+func describe(m hw.Machine, say report.Reporter) {
 	serial := "serial number " + m.Serial
+	if m.SerialSource != "system" && m.Serial != "" {
+		serial += " (of its " + m.SerialSource + ")"
+	}
 	if m.Serial == "" {
 		serial = "no serial number (" + m.SerialProblem + ")"
 	}

@@ -1,0 +1,224 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"imgbuild/image/identity"
+	"imgbuild/image/plan"
+	"imgbuild/installer"
+	"imgbuild/installer/cmdline"
+	"imgbuild/installer/control"
+	"imgbuild/installer/disk"
+	"imgbuild/installer/firstboot"
+	"imgbuild/installer/hw"
+	"imgbuild/installer/inventory"
+	"imgbuild/installer/lldp"
+	"imgbuild/installer/netconf"
+	"imgbuild/installer/target"
+)
+
+// Limits of what waits for a server that may be away.
+const (
+	stopLimit = 5 * time.Second  // to ask whether the order still stands, before the first write
+	doneLimit = 60 * time.Second // to tell that the disk boots
+	failLimit = 15 * time.Second // to tell that it does not; the first process gives a stopped worker 20 s
+	bmcLimit  = 20 * time.Second
+)
+
+// served is a run whose plan comes from a server.
+type served struct {
+	*worker
+	client *control.Client
+	events *control.Events
+
+	neighbours *lldp.Listener // nil where nothing can be heard
+	listening  time.Time
+	bmc        *plan.BMC
+	bmcKnown   chan struct{} // closed when bmc is known, or given up
+}
+
+// serve begins what takes its time: listening to switches and asking the management controller.
+func (w *worker) serve(ctx context.Context, events *control.Events) *served {
+	s := &served{worker: w, events: events, listening: time.Now(), bmcKnown: make(chan struct{})}
+	s.client = control.New(control.Options{Server: w.args.Server, Key: w.args.ServerKey, Boot: w.args.Boot, Report: w.say})
+	var err error
+	s.neighbours, err = lldp.Listen(func(link string, n plan.Neighbour) {
+		w.say.Info("%s is at port %s of %s", link, portName(n), switchName(n))
+	})
+	if err != nil {
+		w.log.Debug("lldp", "error", err)
+	}
+	if !w.machine.BMC {
+		close(s.bmcKnown)
+		return s
+	}
+	go func() { // ends within bmcLimit
+		defer close(s.bmcKnown)
+		ctx, cancel := context.WithTimeout(ctx, bmcLimit)
+		defer cancel()
+		s.askBMC(ctx)
+	}()
+	return s
+}
+
+func portName(n plan.Neighbour) string {
+	if n.Description != "" && n.Description != n.Port {
+		return n.Port + " (" + n.Description + ")"
+	}
+	return n.Port
+}
+
+func switchName(n plan.Neighbour) string {
+	if n.System != "" {
+		return n.System
+	}
+	return n.Chassis
+}
+
+func (s *served) close() {
+	if s.neighbours != nil {
+		s.neighbours.Close()
+	}
+}
+
+// askBMC is quiet about what goes wrong: an inventory without the controller's address is worth having.
+func (s *served) askBMC(ctx context.Context) {
+	if s.modules != nil {
+		for _, name := range []string{"ipmi_si", "ipmi_devintf"} {
+			if err := s.modules.Load(ctx, name); err != nil {
+				s.log.Debug("module", "error", err)
+			}
+		}
+	}
+	b, err := inventory.BMC(ctx, "/dev/ipmi0")
+	if err != nil {
+		s.log.Debug("ipmi", "error", err)
+	}
+	s.bmc = b
+}
+
+// inventory is what the machine says of itself now.
+func (s *served) inventory(ctx context.Context) plan.Inventory {
+	o := inventory.Options{Machine: s.machine, NICs: s.nics(), Installer: s.version, Sys: "/sys", MountInfo: "/proc/self/mountinfo"}
+	if s.neighbours != nil {
+		o.Neighbours = s.neighbours.Neighbours()
+	}
+	select {
+	case <-s.bmcKnown:
+		o.BMC = s.bmc
+	default: // it is sent without
+	}
+	inv, err := inventory.Take(o)
+	if err != nil {
+		s.say.Warn("%v", err)
+	}
+	return inv
+}
+
+func (s *served) nics() []hw.NIC {
+	nics, err := hw.NICs()
+	if err != nil {
+		s.say.Warn("%v", err)
+		return s.machine.NICs
+	}
+	return nics
+}
+
+// complete waits for what switches and the management controller have not said yet.
+func (s *served) complete(ctx context.Context) {
+	if s.neighbours != nil {
+		silent := inventory.Links(s.nics(), s.neighbours.Neighbours())
+		if rest := lldp.Interval - time.Since(s.listening); rest > 0 {
+			s.neighbours.Wait(ctx, silent, rest)
+		}
+	}
+	select {
+	case <-s.bmcKnown:
+	case <-ctx.Done():
+	}
+}
+
+// run asks for the plan, and does what it says.
+func (s *served) run(ctx context.Context) (Outcome, error) {
+	if s.machine.Serial == "" {
+		s.say.Warn("this machine cannot be installed by a server: %s; %s", s.machine.SerialProblem, identity.Advice)
+	}
+	var inv plan.Inventory // the last that was sent
+	p, err := s.client.Claim(ctx, func(ctx context.Context) plan.Inventory {
+		inv = s.inventory(ctx)
+		return inv
+	}, s.complete)
+	if err != nil {
+		return Outcome{}, err
+	}
+	switch {
+	case p.Action != plan.Install:
+		return Outcome{Text: "nothing is installed, and the local disk is booted: " + p.Reason, Done: cmdline.DoneReboot}, nil
+	case s.args.Mode == cmdline.ModeInspect:
+		return Outcome{Text: "nothing is installed: this boot was started to inspect the machine; the next one installs it", Done: cmdline.DoneReboot}, nil
+	}
+	s.say.Info("plan: %s", p.Reason)
+	d := s.client.Deliver(ctx, s.events, p.Token)
+	args, err := s.carryOut(ctx, p, inv, d)
+	if err != nil {
+		d.End(plan.KindFailed, err.Error(), failLimit)
+		return Outcome{}, err
+	}
+	if !d.End(plan.KindDone, installed, doneLimit) {
+		s.say.Warn("the server does not know yet that the disk boots: the installed system tells it")
+	}
+	return Outcome{Installed: true, Text: installed, Done: args.Done}, nil
+}
+
+// carryOut installs as the plan says.
+func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) (cmdline.Args, error) {
+	args, err := s.args.WithPlan(p)
+	if err != nil {
+		return args, err
+	}
+	err = s.install(ctx, installer.Config{
+		Args:        args,
+		Host:        &target.Host{Host: p.Host, Serial: p.Serial, NICs: inv.NICs},
+		FirstBoot:   firstboot.Config{Server: args.Server, Token: p.Token},
+		BeforeWrite: func(ctx context.Context) error { return s.beforeWrite(ctx, p, inv, d) },
+	})
+	if errors.Is(err, disk.ErrChoice) || errors.Is(err, disk.ErrNotEmpty) {
+		err = fmt.Errorf("%w; with a server, the disk is chosen with the order: imgctl order install %s --disk … --wipe …", err, p.Serial)
+	}
+	return args, err
+}
+
+// beforeWrite is the last chance to leave the old system intact.
+func (s *served) beforeWrite(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) error {
+	if p.CheckNetwork && p.Host.Network != nil {
+		if err := s.tryNetwork(ctx, p.Host.Network, inv.NICs); err != nil {
+			return err
+		}
+	}
+	d.Sync(ctx, stopLimit)
+	if reason, stop := d.Stopped(); stop {
+		return fmt.Errorf("stop before anything is written, because the server asks for it: %s", reason)
+	}
+	return nil
+}
+
+// tryNetwork brings the host's own network up for a moment.
+func (s *served) tryNetwork(ctx context.Context, n *plan.Network, nics []plan.NIC) error {
+	s.say.Info("trying the host's own network before anything is erased")
+	if s.modules != nil {
+		for _, name := range netconf.Modules(n) {
+			if err := s.modules.Load(ctx, name); err != nil {
+				return fmt.Errorf("try the host's own network: %w; rebuild the release with this version of imgbuild", err)
+			}
+		}
+	}
+	_, err := netconf.Check(ctx, n, nics, netconf.CheckOptions{Report: s.say, Reach: netconf.ReachURL(s.args.Server)})
+	var failure *netconf.Failure
+	if errors.As(err, &failure) {
+		return fmt.Errorf("%w; correct the host's network or the switch, and order again", err)
+	}
+	return err
+}
