@@ -244,11 +244,10 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		err = ue.Err
 	}
 	var unknown x509.UnknownAuthorityError
-	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("ask %s: its certificate is not signed by a CA that is believed here (%w): give the server's CA file", c.base, err)
-	case errors.As(err, &record):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("ask %s: it does not speak TLS (%w): try http://", c.base, err)
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("ask %s: it closed the connection without an answer: %w", c.base, io.ErrUnexpectedEOF)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -23,33 +24,37 @@ type message struct {
 
 // eventStream takes a stream of server-sent events apart (WHATWG HTML, 9.2.5 and 9.2.6).
 type eventStream struct {
-	lines *bufio.Scanner
-	first bool
+	r      *bufio.Reader
+	buf    []byte
+	wasCR  bool // the last line ended with CR: a LF that follows belongs to it
+	behind bool // the first line is behind us
 	// retry is the pause that the server last asked for, 0 if it never did.
 	retry time.Duration
 }
 
-func newStream(r io.Reader) *eventStream {
-	s := &eventStream{lines: bufio.NewScanner(r), first: true}
-	s.lines.Buffer(make([]byte, 0, 64<<10), maxLine)
-	s.lines.Split(splitLines)
-	return s
-}
+func newStream(r io.Reader) *eventStream { return &eventStream{r: bufio.NewReaderSize(r, 32<<10)} }
 
-// splitLines ends a line at CR LF, LF or CR.
-func splitLines(data []byte, atEOF bool) (int, []byte, error) {
-	i := bytes.IndexAny(data, "\r\n")
-	switch {
-	case i < 0:
-		return 0, nil, nil // a line without an end is not one: at the end of the stream it is thrown away
-	case data[i] == '\n':
-		return i + 1, data[:i], nil
-	case i+1 < len(data) && data[i+1] == '\n':
-		return i + 2, data[:i], nil
-	case i+1 < len(data) || atEOF:
-		return i + 1, data[:i], nil
+// line returns the next line, which ends at CR LF, LF or CR, without its end. What the end of the stream cuts off is no line.
+func (s *eventStream) line() ([]byte, error) {
+	s.buf = s.buf[:0]
+	for {
+		b, err := s.r.ReadByte()
+		if err != nil {
+			return nil, err
+		}
+		if b == '\n' && s.wasCR {
+			s.wasCR = false
+			continue
+		}
+		s.wasCR = b == '\r'
+		if b == '\r' || b == '\n' {
+			return s.buf, nil
+		}
+		if len(s.buf) == maxLine {
+			return nil, fmt.Errorf("a line has more than %d bytes", maxLine)
+		}
+		s.buf = append(s.buf, b)
 	}
-	return 0, nil, nil // CR, and LF may follow
 }
 
 // next returns the next message that has data; io.EOF is the end of the stream. A message that the end cuts off is lost, as
@@ -57,11 +62,14 @@ func splitLines(data []byte, atEOF bool) (int, []byte, error) {
 func (s *eventStream) next() (message, error) {
 	var m message
 	var has bool
-	for s.lines.Scan() {
-		line := s.lines.Bytes()
-		if s.first {
+	for {
+		line, err := s.line()
+		if err != nil {
+			return message{}, err
+		}
+		if !s.behind {
 			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
-			s.first = false
+			s.behind = true
 		}
 		if len(line) == 0 {
 			if has {
@@ -90,8 +98,4 @@ func (s *eventStream) next() (message, error) {
 			}
 		}
 	}
-	if err := s.lines.Err(); err != nil {
-		return message{}, err
-	}
-	return message{}, io.EOF
 }

@@ -19,18 +19,33 @@ func serverFields() []string {
 }
 
 // Fields are the fields that a file may have, as its columns, in the order of an export.
-func Fields() []string {
-	var names []string
+func Fields() []string { return newSchema().names }
+
+// schema is what names mean, looked up once for a whole file.
+type schema struct {
+	names []string
+	index map[string][][]int // by name; the second index is below a pointer
+}
+
+func newSchema() *schema {
+	s := &schema{index: map[string][][]int{}}
+	put := func(name string, index ...[]int) {
+		if !slices.Contains(serverFields(), name) {
+			s.names = append(s.names, name)
+			s.index[name] = index
+		}
+	}
 	for _, f := range fieldsOf(reflect.TypeFor[registry.Host]()) {
-		if f.typ == reflect.TypeFor[*registry.OOB]() {
-			for _, g := range fieldsOf(f.typ.Elem()) {
-				names = append(names, f.name+"."+g.name)
-			}
+		if f.typ != reflect.TypeFor[*registry.OOB]() {
+			put(f.name, f.index)
 			continue
 		}
-		names = append(names, f.name)
+		for _, g := range fieldsOf(f.typ.Elem()) {
+			put(f.name+"."+g.name, f.index, g.index)
+		}
+		s.index[f.name] = [][]int{f.index}
 	}
-	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(serverFields(), n) })
+	return s
 }
 
 // field is one JSON field of a struct.
@@ -63,32 +78,30 @@ func fieldNamed(t reflect.Type, name string) (field, bool) {
 }
 
 // resolve finds what a name means: the path of a field, or that it is the server's, or what is wrong with it.
-func resolve(name string) (path []string, ignored bool, problem string) {
-	fields := Fields()
+func (s *schema) resolve(name string) (path []string, ignored bool, problem string) {
 	lower := strings.ToLower(name)
 	switch {
 	case name == "":
 		return nil, false, "a column has no name"
 	case slices.Contains(serverFields(), lower):
 		return nil, true, ""
-	case slices.Contains(fields, lower):
+	case s.index[lower] != nil:
 		return strings.Split(lower, "."), false, ""
-	case lower == "oob":
-		return []string{"oob"}, false, ""
 	case strings.HasPrefix(lower, "metadata.") && len(name) > len("metadata."):
 		return []string{"metadata", name[len("metadata."):]}, false, ""
 	}
-	if s := suggest(name, fields); s != "" {
-		return nil, false, fmt.Sprintf("there is no field of this name; did you mean %s?", s)
+	if near := suggest(name, s.names); near != "" {
+		return nil, false, fmt.Sprintf("there is no field of this name; did you mean %s?", near)
 	}
-	return nil, false, "there is no field of this name; the fields are " + strings.Join(fields, ", ") + " and metadata.KEY"
+	return nil, false, "there is no field of this name; the fields are " + strings.Join(s.names, ", ") + " and metadata.KEY"
 }
 
 // Entry is what a file says of one host.
 type Entry struct {
-	Line int
-	SN   string
-	sets []set
+	Line   int
+	SN     string
+	sets   []set
+	schema *schema
 }
 
 // set is one field and its value; an empty value clears it.
@@ -117,25 +130,22 @@ func (e Entry) Apply(to *registry.Host) Problems {
 	v := reflect.ValueOf(to).Elem()
 	for _, s := range e.sets {
 		d := decoder{line: s.value.line}
+		index := e.schema.index[s.name()]
 		switch {
 		case s.path[0] == "metadata" && len(s.path) == 2:
 			to.Metadata = d.key(to.Metadata, s.path[1], s.value)
-		case len(s.path) == 2: // oob.something
+		case len(index) == 2: // oob.something
 			o := registry.OOB{}
 			if to.OOB != nil {
 				o = *to.OOB
 			}
-			if f, ok := fieldNamed(reflect.TypeOf(o), s.path[1]); ok {
-				d.into(s.value, reflect.ValueOf(&o).Elem().FieldByIndex(f.index), s.name())
-			}
+			d.into(s.value, reflect.ValueOf(&o).Elem().FieldByIndex(index[1]), s.name())
 			to.OOB = &o
 			if o == (registry.OOB{}) {
 				to.OOB = nil
 			}
-		default:
-			if f, ok := fieldNamed(v.Type(), s.path[0]); ok {
-				d.into(s.value, v.FieldByIndex(f.index), s.name())
-			}
+		case len(index) == 1:
+			d.into(s.value, v.FieldByIndex(index[0]), s.name())
 		}
 		wrong = append(wrong, d.problems...)
 	}
@@ -165,11 +175,11 @@ func (r *reader) host(v *value) {
 		r.bad(v.line, "", "a host is a map of fields such as sn: and hostname:, not %s", v.kind)
 		return
 	}
-	e := Entry{Line: v.line}
+	e := Entry{Line: v.line, schema: r.schema}
 	before := len(r.problems)
 	seen := map[string]int{}
 	for _, m := range v.members {
-		path, ignored, problem := resolve(m.key)
+		path, ignored, problem := r.schema.resolve(m.key)
 		name := strings.Join(path, ".")
 		first, again := seen[name]
 		switch {
@@ -201,7 +211,7 @@ func (r *reader) host(v *value) {
 // oob takes the management controller's fields one by one: what is not said of it stays, its password above all.
 func (r *reader) oob(e *Entry, v *value) {
 	for _, m := range v.members {
-		path, ignored, problem := resolve("oob." + m.key)
+		path, ignored, problem := r.schema.resolve("oob." + m.key)
 		switch {
 		case problem != "":
 			r.bad(m.line, "oob."+m.key, "%s", problem)
@@ -217,13 +227,13 @@ func (r *reader) oob(e *Entry, v *value) {
 
 // Assignments reads field=value words, as a person gives them on a command line. An empty value clears the field.
 func Assignments(sn string, words []string) (Entry, error) {
-	e := Entry{SN: sn}
+	e := Entry{SN: sn, schema: newSchema()}
 	for _, w := range words {
 		name, val, ok := strings.Cut(w, "=")
 		if !ok {
 			return Entry{}, fmt.Errorf("%q is not of the form field=value", w)
 		}
-		path, ignored, problem := resolve(name)
+		path, ignored, problem := e.schema.resolve(name)
 		switch {
 		case problem != "":
 			return Entry{}, fmt.Errorf("%s: %s", name, problem)

@@ -102,7 +102,7 @@ type File struct {
 
 // Read takes a file apart. Entries without a mistake are returned even if others have one.
 func Read(data []byte, f Format) (File, Problems) {
-	r := &reader{ignored: map[string]bool{}}
+	r := &reader{schema: newSchema(), ignored: map[string]bool{}}
 	if line, problem := checkText(data); problem != "" {
 		return File{}, Problems{{Line: line, Text: problem}}
 	}
@@ -132,6 +132,7 @@ func Read(data []byte, f Format) (File, Problems) {
 
 // reader gathers what a file says.
 type reader struct {
+	schema   *schema
 	entries  []Entry
 	problems Problems
 	ignored  map[string]bool

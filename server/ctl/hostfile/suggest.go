@@ -40,5 +40,13 @@ func suggest(got string, names []string) string {
 			return n
 		}
 	}
-	return strict.Suggest(got, names)
+	if s := strict.Suggest(got, names); s != "" {
+		return s
+	}
+	for _, n := range names { // sn, ip and gw are too short to be near anything
+		if len(n) == 2 && strings.HasPrefix(g, n) && len(g) <= 4 {
+			return n
+		}
+	}
+	return ""
 }

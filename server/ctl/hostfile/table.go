@@ -90,9 +90,13 @@ func (r *reader) header(cells []string, line int, sep rune) []column {
 	var columns []column
 	seen := map[string]bool{}
 	before := len(r.problems)
+	if len(cells) == 1 && sep != '\t' && strings.ContainsRune(cells[0], '\t') {
+		r.bad(line, "", "the columns are separated by tabs: is it a TSV file?")
+		return nil
+	}
 	for _, name := range cells {
 		name = strings.TrimSpace(name)
-		path, ignored, problem := resolve(name)
+		path, ignored, problem := r.schema.resolve(name)
 		key := strings.Join(path, ".")
 		switch {
 		case problem != "":
@@ -109,9 +113,6 @@ func (r *reader) header(cells []string, line int, sep rune) []column {
 	if !seen["sn"] && len(r.problems) == before {
 		r.bad(line, "", "the first line names the columns, and there is none named sn: the serial number is what a host is known by")
 	}
-	if len(cells) == 1 && sep != '\t' && strings.ContainsRune(cells[0], '\t') {
-		r.bad(line, "", "the columns are separated by tabs: is it a TSV file?")
-	}
 	if len(r.problems) > before {
 		return nil
 	}
@@ -119,7 +120,7 @@ func (r *reader) header(cells []string, line int, sep rune) []column {
 }
 
 func (r *reader) row(columns []column, cells []string, line int) {
-	e := Entry{Line: line}
+	e := Entry{Line: line, schema: r.schema}
 	for i, c := range columns {
 		cell := strings.TrimSpace(cells[i])
 		switch {

@@ -45,34 +45,24 @@ type chunk struct {
 // chunks cuts a file at the dashes in its first column, and between documents. What is inside of an entry is indented.
 func chunks(data []byte) []chunk {
 	var out []chunk
-	line := 0
+	line, at, from := 0, 0, 0 // from is where the last chunk begins
 	for text := range bytes.Lines(data) {
 		line++
+		start := at
+		at += len(text)
 		trimmed := bytes.TrimRight(text, " \t\r\n")
 		dash := bytes.HasPrefix(text, []byte("- ")) || bytes.HasPrefix(text, []byte("-\t")) || bytes.Equal(trimmed, []byte("-"))
-		mark := bytes.Equal(trimmed, []byte("---")) || bytes.Equal(trimmed, []byte("..."))
 		switch {
-		case mark:
-			out = append(out, chunk{line: line + 1})
+		case bytes.Equal(trimmed, []byte("---")) || bytes.Equal(trimmed, []byte("...")):
+			out, from = append(out, chunk{line: line + 1}), at
 		case dash || len(out) == 0:
-			out = append(out, chunk{line, text})
+			out, from = append(out, chunk{line, text}), start
 		default:
-			last := &out[len(out)-1]
-			last.text = data[offset(data, last, text):end(data, text)]
+			out[len(out)-1].text = data[from:at]
 		}
 	}
 	return out
 }
-
-// offset and end find where a chunk begins and where the line text, a part of data, ends.
-func offset(data []byte, c *chunk, text []byte) int {
-	if c.text == nil {
-		return end(data, text) - len(text)
-	}
-	return cap(data) - cap(c.text)
-}
-
-func end(data, text []byte) int { return cap(data) - cap(text) + len(text) }
 
 // parseYAML reads one document; nil is an empty one.
 func parseYAML(data []byte, line int) (v *value, err error) {

@@ -1,0 +1,120 @@
+package board
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"imgbuild/image/plan"
+	"imgbuild/server/registry"
+)
+
+func t0() time.Time { return time.Date(2026, 1, 30, 12, 0, 0, 0, time.UTC) }
+
+func server(after int, kind, text string) registry.Event {
+	return registry.Event{Time: t0().Add(time.Duration(after) * time.Second), SN: "A", Kind: kind, Text: text}
+}
+
+func machine(after int, m plan.Event) registry.Event {
+	e := server(after, string(m.Kind), m.Text)
+	e.Machine = &m
+	return e
+}
+
+func TestAnInstallationOnTheBoard(t *testing.T) {
+	b := New([]string{"A"}, "")
+	b.Host(registry.Host{SN: "A", Hostname: "web1", Rack: "r1", State: registry.Known})
+	b.Host(registry.Host{SN: "B"})
+	for _, step := range []struct {
+		e    registry.Event
+		line string
+		want []string // state, done, rate, left, phase
+	}{
+		{server(0, "ordered", "web/1 ordered: x"), "A web1: web/1 ordered: x", []string{"ordered", "", "", "", "waits for the machine to boot"}},
+		{server(60, "claimed", "claimed"), "A web1: claimed", []string{"ordered", "", "", "", "starts"}},
+		{server(60, "queued", "all slots are taken: place 3 in the queue"), "A web1: all slots are taken: place 3 in the queue", []string{"ordered", "", "", "", "all slots are taken: place 3 in the queue"}},
+		{server(90, "started", "it starts"), "A web1: it starts", []string{"installing", "", "", "", "starts"}},
+		{machine(91, plan.Event{Kind: plan.KindStep, Step: 4, Of: 9, Text: "unpack"}), "A web1: [4/9] unpack", []string{"installing", "", "", "", "4/9 unpack"}},
+		{machine(92, plan.Event{Kind: plan.KindProgress, Text: "rootfs", Done: 1 << 20, Total: 100 << 20, Rate: 1 << 20}), "", []string{"installing", "1 %", "1.0 MiB/s", "1 min 39 s", "4/9 unpack"}},
+		{machine(93, plan.Event{Kind: plan.KindProgress, Text: "rootfs", Done: 25 << 20, Total: 100 << 20, Rate: 25 << 20}), "A web1: rootfs: 25 % of 100 MiB, 25 MiB/s", []string{"installing", "25 %", "25 MiB/s", "3 s", "4/9 unpack"}},
+		{machine(94, plan.Event{Kind: plan.KindProgress, Text: "rootfs", Done: 29 << 20, Total: 100 << 20, Rate: 25 << 20}), "", []string{"installing", "29 %", "25 MiB/s", "3 s", "4/9 unpack"}},
+		{server(190, "lost", "silent for 90 s"), "A web1: silent for 90 s", []string{"lost", "", "", "", "lost: silent for 90 s"}},
+		{server(191, "found", "heard again"), "A web1: heard again", []string{"installing", "", "", "", "4/9 is heard again"}},
+		{machine(192, plan.Event{Kind: plan.KindDone}), "A web1: the disk is installed", []string{"installing", "", "", "", "4/9 is installed; its system boots"}},
+		{server(250, "booted", "web1 has booted"), "A web1: web1 has booted", []string{"installed", "", "", "", "web1 has booted"}},
+	} {
+		line := b.Apply(step.e)
+		row := b.Rows()[0].Cells(step.e.Time)
+		if got := append([]string{row[3]}, row[4:]...); line != step.line || !reflect.DeepEqual(got, step.want) {
+			t.Errorf("after %s: %q, %q\nwant %q, %q", step.e.Kind, line, got, step.line, step.want)
+		}
+	}
+	if over, bad := b.Over(); !over || bad != 0 || len(b.Rows()) != 1 {
+		t.Errorf("over %v, bad %d, %d rows", over, bad, len(b.Rows()))
+	}
+}
+
+func TestEndings(t *testing.T) {
+	for kind, bad := range map[string]int{"lost": 1, "failed": 1, "cancelled": 1, "expired": 1, "booted": 0, "done": 0} {
+		b := New([]string{"A"}, "")
+		b.Host(registry.Host{SN: "A", State: registry.Known})
+		b.Apply(server(0, "ordered", ""))
+		if over, _ := b.Over(); over {
+			t.Errorf("an order is over")
+		}
+		b.Apply(server(1, kind, "why"))
+		if over, n := b.Over(); !over || n != bad {
+			t.Errorf("%s: over %v, bad %d", kind, over, n)
+		}
+	}
+	b := New([]string{"A"}, "")
+	b.Host(registry.Host{SN: "A"})
+	b.Apply(server(0, "started", ""))
+	if line := b.Apply(machine(1, plan.Event{Kind: plan.KindFailed, Text: "no disk"})); line != "A: FAILED: no disk" {
+		t.Error(line)
+	}
+}
+
+func TestWhoIsWatched(t *testing.T) {
+	hosts := []registry.Host{{SN: "A", Rack: "r1", State: registry.Known}, {SN: "B", Rack: "r2", State: registry.Installing}, {SN: "C", Rack: "r1", State: registry.Installed}}
+	for _, c := range []struct {
+		name string
+		b    *Board
+		want string
+	}{
+		{"by serial number", New([]string{"A", "C"}, ""), "A C"},
+		{"a rack", New(nil, "r1"), "A C"},
+		{"all that install", New(nil, ""), "B"},
+	} {
+		var got []string
+		for _, h := range hosts {
+			c.b.Host(h)
+		}
+		for _, r := range c.b.Rows() {
+			got = append(got, r.SN)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %s, want %s", c.name, s, c.want)
+		}
+	}
+	all := New(nil, "")
+	all.Begin(registry.Host{SN: "N", State: registry.Known})
+	if len(all.Rows()) != 1 {
+		t.Error("a host that begins is not on the board")
+	}
+	few := New([]string{"A"}, "")
+	if watched, _ := few.Watches("B"); watched {
+		t.Error("a host that was not named is watched")
+	}
+}
+
+func TestLongSilenceIsShown(t *testing.T) {
+	b := New([]string{"A"}, "")
+	b.Host(registry.Host{SN: "A"})
+	b.Apply(server(0, "started", ""))
+	if cells := fmt.Sprint(b.Rows()[0].Cells(t0().Add(2 * time.Minute))); !strings.Contains(cells, "nothing new for 2 min 00 s") {
+		t.Error(cells)
+	}
+}
