@@ -6,33 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-	"unicode"
 
 	"imgbuild/image/plan"
 )
-
-// maxText bounds what one event says, in bytes.
-const maxText = 16 << 10
-
-// clean makes a text one that may be shown on a terminal: valid UTF-8 without control characters, of a bounded length.
-func clean(s string) string {
-	s = strings.ToValidUTF8(s, "�")
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
-			return -1
-		}
-		return r
-	}, s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "") + "…"
-	}
-	return s
-}
 
 // append adds a line to the diary, with the end of the transaction.
 func (t *tx) append(e Event) { t.events = append(t.events, e) }
@@ -163,118 +140,4 @@ func (s *Store) Tidy(ctx context.Context, before time.Time) (removed int64, err 
 		return err
 	})
 	return removed, err
-}
-
-// bell tells those who watch that there is something new.
-type bell struct {
-	mu   sync.Mutex
-	next chan struct{} // closed with the next ring
-}
-
-func (b *bell) wait() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.next == nil {
-		b.next = make(chan struct{})
-	}
-	return b.next
-}
-
-func (b *bell) ring() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.next != nil {
-		close(b.next)
-		b.next = nil
-	}
-}
-
-// Watch sends all events after the one with this ID, then each new one as it is stored; with a negative ID only new ones.
-// With PostgreSQL these are all servers' events. The channel is closed when the context ends or the registry is closed.
-// Nothing is left out: a reader that is slow gets everything, later. While the database cannot be read, Watch waits for it.
-func (s *Store) Watch(ctx context.Context, after int64) <-chan Event {
-	s.listening.Do(func() { s.begin(s.listen) })
-	out := make(chan Event, 64)
-	if after < 0 {
-		if id, err := s.lastEvent(ctx); err == nil {
-			after = id
-		}
-	}
-	open := s.begin(func() {
-		defer close(out)
-		for {
-			news := s.bell.wait() // before reading, so that nothing falls between
-			list, err := s.fetch(ctx, &after)
-			if err != nil {
-				// The caller sees a pause, and the rest of the server says what is wrong with the database.
-				news = nil
-			}
-			for _, e := range list {
-				select {
-				case out <- e:
-				case <-ctx.Done():
-					return
-				case <-s.closing:
-					return
-				}
-			}
-			if len(list) == watchPage {
-				continue
-			}
-			var again <-chan time.Time
-			if err != nil {
-				again = time.After(time.Second)
-			}
-			select {
-			case <-news:
-			case <-again:
-			case <-ctx.Done():
-				return
-			case <-s.closing:
-				return
-			}
-		}
-	})
-	if !open {
-		close(out)
-	}
-	return out
-}
-
-const watchPage = 500
-
-// fetch reads the next page and moves after behind it.
-func (s *Store) fetch(ctx context.Context, after *int64) ([]Event, error) {
-	if *after < 0 {
-		id, err := s.lastEvent(ctx)
-		if err != nil {
-			return nil, err
-		}
-		*after = id
-		return nil, nil
-	}
-	list, err := s.Events(ctx, EventFilter{After: *after, Limit: watchPage})
-	if len(list) > 0 {
-		*after = list[len(list)-1].ID
-	}
-	return list, err
-}
-
-func (s *Store) lastEvent(ctx context.Context) (id int64, err error) {
-	err = s.ask(ctx, "read last event", func(ctx context.Context, t *tx) (err error) {
-		id, err = t.number(ctx, `SELECT value FROM counters WHERE name = 'event'`)
-		return err
-	})
-	return id, err
-}
-
-// listen hears other servers until the registry is closed.
-func (s *Store) listen() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() { // ends with the registry, as its parent does
-		<-s.closing
-		cancel()
-	}()
-	s.backend.listen(ctx, s.bell.ring)
 }

@@ -204,6 +204,12 @@ func shown(v json.RawMessage) string {
 	return string(v)
 }
 
+// Whoever is on the network can claim to be a new machine: what that may leave behind is bounded.
+const (
+	maxNew       = 20000
+	maxInventory = 512 << 10 // bytes of JSON; a machine with 100 disks has 40 KiB
+)
+
 // SeeMachine stores what a machine says of itself, and registers one that is not known as new, with its UUID, model and
 // MACs. It reports whether it did that. The caller has checked that the serial number identifies a machine, and that the
 // machine is the one that was written down (gate.Decide).
@@ -211,9 +217,13 @@ func (s *Store) SeeMachine(ctx context.Context, inv plan.Inventory) (host *Host,
 	if problem := checkSN(inv.Serial); problem != "" {
 		return nil, false, fmt.Errorf("register machine: %w", invalid("serial", problem))
 	}
+	inv = cleaned(inv)
 	data, err := json.Marshal(inv)
 	if err != nil {
 		return nil, false, fmt.Errorf("register machine %s: %w", inv.Serial, err)
+	}
+	if len(data) > maxInventory {
+		return nil, false, fmt.Errorf("register machine %s: %w", inv.Serial, invalid("inventory", fmt.Sprintf("it has %d bytes, and %d is the most", len(data), maxInventory)))
 	}
 	err = s.write(ctx, "register machine "+inv.Serial, func(ctx context.Context, t *tx) error {
 		old, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM hosts h WHERE h.sn = ?`, inv.Serial)
@@ -243,6 +253,13 @@ func (s *Store) SeeMachine(ctx context.Context, inv plan.Inventory) (host *Host,
 }
 
 func (t *tx) registerMachine(ctx context.Context, inv plan.Inventory) (*Host, error) {
+	n, err := t.number(ctx, `SELECT COUNT(*) FROM hosts WHERE state = ?`, string(New))
+	if err != nil {
+		return nil, err
+	}
+	if n >= maxNew {
+		return nil, fmt.Errorf("%d machines wait for somebody's approval already: approve or delete those: %w", n, ErrConflict)
+	}
 	h := stored{Host: Host{SN: inv.Serial, UUID: strings.ToLower(inv.UUID), Model: strings.TrimSpace(inv.Product), State: New, Created: t.now, Updated: t.now, Revision: 1}}
 	if problem := checkUUID(h.UUID); problem != "" {
 		h.UUID = ""

@@ -158,6 +158,11 @@ func (s *Store) Report(ctx context.Context, order string, events []plan.Event, n
 			}
 			seq = e.Seq
 			e.Text = clean(e.Text)
+			switch e.Kind {
+			case plan.KindStep, plan.KindProgress, plan.KindInfo, plan.KindWarn, plan.KindFailed, plan.KindDone:
+			default:
+				e.Kind = plan.KindInfo // the diary's other kinds are the server's words
+			}
 			t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(e.Kind), Text: e.Text, Machine: &e})
 			if o.State != OrderConsumed {
 				continue
@@ -285,6 +290,7 @@ func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now
 		if err != nil {
 			return err
 		}
+		b = cleaned(b)
 		data, err := json.Marshal(b)
 		if err != nil {
 			return err
@@ -298,7 +304,7 @@ func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now
 				return err
 			}
 		}
-		text := fmt.Sprintf("%s has booted: %s, kernel %s", clean(b.Hostname), clean(b.System), clean(b.Kernel))
+		text := fmt.Sprintf("%s has booted: %s, kernel %s", b.Hostname, b.System, b.Kernel)
 		if b.BootSeconds > 0 {
 			text += fmt.Sprintf(", after %.0f s", b.BootSeconds)
 		}

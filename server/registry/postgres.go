@@ -116,7 +116,7 @@ func (b *postgres) notify(ctx context.Context, t *tx, id int64) error {
 
 // listen keeps one connection that hears of other servers' events. Where it breaks, it rings when it is back: what came
 // meanwhile is read then.
-func (b *postgres) listen(ctx context.Context, ring func()) {
+func (b *postgres) listen(ctx context.Context, ring func(id int64)) {
 	wait := time.Duration(0)
 	for {
 		select {
@@ -132,7 +132,7 @@ func (b *postgres) listen(ctx context.Context, ring func()) {
 }
 
 // listenOnce reports whether the connection was made.
-func (b *postgres) listenOnce(ctx context.Context, ring func()) bool {
+func (b *postgres) listenOnce(ctx context.Context, ring func(id int64)) bool {
 	c, err := pgx.ConnectConfig(ctx, b.config)
 	if err != nil {
 		return false
@@ -145,15 +145,16 @@ func (b *postgres) listenOnce(ctx context.Context, ring func()) bool {
 	if _, err := c.Exec(ctx, `LISTEN `+channel); err != nil {
 		return false
 	}
-	ring()
+	ring(0)
 	for {
 		// A peer that went without a word is found by asking.
 		heard, cancel := context.WithTimeout(ctx, 30*time.Second)
-		_, err := c.WaitForNotification(heard)
+		n, err := c.WaitForNotification(heard)
 		cancel()
 		switch {
 		case err == nil:
-			ring()
+			id, _ := strconv.ParseInt(n.Payload, 10, 64) // what is no number may be anything
+			ring(id)
 		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 			asked, cancel := context.WithTimeout(ctx, 5*time.Second)
 			err = c.Ping(asked)
@@ -184,6 +185,9 @@ func (b *postgres) check(ctx context.Context, db *sql.DB) error {
 
 // explain knows PostgreSQL's error classes (its manual, appendix A).
 func (b *postgres) explain(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil // the caller has gone
+	}
 	where := fmt.Sprintf("%s on %s", b.config.Database, net.JoinHostPort(b.config.Host, strconv.Itoa(int(b.config.Port))))
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {

@@ -149,7 +149,7 @@ func (b *sqlite) timeout() time.Duration { return 0 }
 
 func (b *sqlite) notify(context.Context, *tx, int64) error { return nil }
 
-func (b *sqlite) listen(ctx context.Context, _ func()) { <-ctx.Done() }
+func (b *sqlite) listen(ctx context.Context, _ func(int64)) { <-ctx.Done() }
 
 func (b *sqlite) check(ctx context.Context, db *sql.DB) error {
 	if err := b.verify(ctx, db, `PRAGMA integrity_check(20)`); err != nil {

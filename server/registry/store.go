@@ -43,8 +43,8 @@ type backend interface {
 	readTx() *sql.TxOptions
 	// notify tells other servers, with the transaction's end, of events up to id.
 	notify(ctx context.Context, tx *tx, id int64) error
-	// listen rings for other servers' events until the context ends.
-	listen(ctx context.Context, ring func())
+	// listen rings for other servers' events, with the ID of the newest or 0 if that is not known, until the context ends.
+	listen(ctx context.Context, ring func(id int64))
 	// explain says in people's words what is wrong with the database, or returns nil.
 	explain(err error) error
 	backup(ctx context.Context, db *sql.DB, path string) error

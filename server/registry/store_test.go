@@ -3,7 +3,12 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +18,12 @@ import (
 // open opens a registry in a directory of the test's own.
 func open(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "registry.db"))
+	return openAt(t, filepath.Join(t.TempDir(), "registry.db"))
+}
+
+func openAt(t *testing.T, dsn string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +38,7 @@ func open(t *testing.T) *Store {
 // known writes a host down.
 func known(t *testing.T, s *Store, sn string) {
 	t.Helper()
-	if _, _, err := s.PutHost(t.Context(), Host{SN: sn, Hostname: "host-" + sn, IP: "10.0.0.7", Netmask: "24", GW: "10.0.0.1"}, "alice", 0); err != nil {
+	if _, _, err := s.PutHost(t.Context(), Host{SN: sn, Hostname: "host", IP: "10.0.0.7", Netmask: "24", GW: "10.0.0.1"}, "alice", 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -90,7 +100,7 @@ func TestAnInstallationFromOrderToFirstBoot(t *testing.T) {
 			t.Fatalf("%+v, %v", byToken, err)
 		}
 		for range 2 {
-			if err := s.MarkBooted(ctx, o.ID, plan.Booted{Serial: "SN-1", Hostname: "host-SN-1", System: "CentOS Stream 9", Kernel: "5.14"}, now); err != nil {
+			if err := s.MarkBooted(ctx, o.ID, plan.Booted{Serial: "SN-1", Hostname: "host", System: "CentOS Stream 9", Kernel: "5.14"}, now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -107,7 +117,7 @@ func TestAnInstallationFromOrderToFirstBoot(t *testing.T) {
 			kinds = append(kinds, e.Kind)
 		}
 		want := []string{"registered", "ordered", "claimed", "started", "step", "progress", "done", "booted"}
-		if !equal(kinds, want) {
+		if !slices.Equal(kinds, want) {
 			t.Errorf("the diary has %v, want %v", kinds, want)
 		}
 		if _, err := s.Consume(ctx, o.ID, "boot-1", now); !errors.Is(err, ErrConflict) {
@@ -116,24 +126,65 @@ func TestAnInstallationFromOrderToFirstBoot(t *testing.T) {
 	})
 }
 
-func equal(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // eachStore runs a test on SQLite; with the build tag integration also on PostgreSQL.
 func eachStore(t *testing.T, f func(*testing.T, *Store)) {
 	t.Run("sqlite", func(t *testing.T) { f(t, open(t)) })
-	if open := openPostgres(); open != nil {
-		t.Run("postgres", func(t *testing.T) { f(t, open(t)) })
+	t.Run("postgres", func(t *testing.T) { f(t, openAt(t, postgresDSN(t))) })
+}
+
+// oneOfManyConsumes lets many boots run for one order, at all stores at once.
+func oneOfManyConsumes(t *testing.T, stores ...*Store) {
+	t.Helper()
+	for round := range 20 {
+		sn := fmt.Sprintf("SN-R%d", round)
+		known(t, stores[0], sn)
+		o := ordered(t, stores[0], sn)
+		const boots = 8
+		now := time.Now()
+		for i := range boots {
+			if err := stores[0].Offer(t.Context(), sn, o.ID, fmt.Sprintf("boot-%d-%d", round, i), now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var won atomic.Int64
+		var wg sync.WaitGroup
+		for i := range boots {
+			wg.Go(func() {
+				got, err := stores[i%len(stores)].Consume(t.Context(), o.ID, fmt.Sprintf("boot-%d-%d", round, i), now)
+				switch {
+				case err == nil && got.Boot == fmt.Sprintf("boot-%d-%d", round, i):
+					won.Add(1)
+				case !errors.Is(err, ErrConflict):
+					t.Errorf("%+v, %v", got, err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Fatalf("%d boots have consumed one order", won.Load())
+		}
 	}
 }
 
-var _ = context.Background
+func TestOfManyBootsOneConsumesAnOrder(t *testing.T) {
+	eachStore(t, func(t *testing.T, s *Store) { oneOfManyConsumes(t, s) })
+}
+
+func wantUnavailable(t *testing.T, err error, text string) {
+	t.Helper()
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), text) {
+		t.Errorf("got %v, want that the database cannot be used, and %q", err, text)
+	}
+}
+
+// newerSchema makes a registry one of a program that is to come.
+func newerSchema(t *testing.T, s *Store) {
+	t.Helper()
+	err := s.write(t.Context(), "test", func(ctx context.Context, t *tx) error {
+		_, err := t.exec(ctx, `INSERT INTO imgbuild_schema (version, applied) VALUES (99, 0)`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -118,7 +118,7 @@ func (s *Store) commit(batch []*job) {
 		return
 	}
 	if last > 0 {
-		s.bell.ring()
+		s.bell.ring(last)
 	}
 }
 

@@ -1,7 +1,0 @@
-//go:build !integration
-
-package registry
-
-import "testing"
-
-func openPostgres() func(*testing.T) *Store { return nil }

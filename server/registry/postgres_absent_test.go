@@ -1,0 +1,14 @@
+//go:build !integration
+
+package registry
+
+import "testing"
+
+// postgresDSN skips: PostgreSQL is an integration test's.
+func postgresDSN(t *testing.T) string {
+	t.Helper()
+	t.Skip("go test -tags integration runs this on PostgreSQL too")
+	return ""
+}
+
+func stopCluster() {}
