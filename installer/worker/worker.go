@@ -56,6 +56,7 @@ type worker struct {
 	keys    []image.PublicKey
 	modules *hw.Modules // nil if there are none to load
 	machine hw.Machine
+	system  installer.System // the zero value but in tests
 }
 
 // Run does all that the kernel's arguments ask for. version is the installer's.
@@ -118,7 +119,7 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 
 // install completes what is to be done and does it.
 func (w *worker) install(ctx context.Context, c installer.Config) error {
-	c.Keys, c.Machine, c.Report = w.keys, w.machine, w.say
+	c.Keys, c.Machine, c.Report, c.System = w.keys, w.machine, w.say, w.system
 	c.System.Tools.Output = func(argv []string, out string) {
 		w.log.Debug("ran", "argv", argv, "output", out[max(0, len(out)-maxOutput):]) // the log lies in memory
 	}
