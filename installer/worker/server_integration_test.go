@@ -306,6 +306,13 @@ func (s *site) diary() string {
 // digest is the SHA-256 of what is on the disk, holes skipped.
 func (s *site) digest() string {
 	s.t.Helper()
+	device, err := os.OpenFile(s.loop, os.O_RDWR, 0)
+	if err == nil {
+		err = errors.Join(device.Sync(), device.Close()) // what was written to it is in the file then
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	f, err := os.Open(s.file)
 	if err != nil {
 		s.t.Fatal(err)
