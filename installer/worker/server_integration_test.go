@@ -325,12 +325,17 @@ func (s *site) digest() string {
 			return fmt.Sprintf("%x", h.Sum(nil)) // only holes are left
 		}
 		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		if err == nil {
-			fmt.Fprintln(h, start, end)
-			_, err = io.Copy(h, io.NewSectionReader(f, start, end-start))
-		}
 		if err != nil {
 			s.t.Fatal(err)
+		}
+		data, err := io.ReadAll(io.NewSectionReader(f, start, end-start))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for i := 0; i < len(data); i += 4096 {
+			if b := data[i:min(i+4096, len(data))]; len(bytes.Trim(b, "\x00")) > 0 {
+				fmt.Fprintf(h, "%d:%x\n", start+int64(i), b)
+			}
 		}
 		off = end
 	}
