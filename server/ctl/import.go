@@ -80,7 +80,7 @@ func (t *Tool) Import(ctx context.Context, path string, o ImportOptions) error {
 	if err != nil {
 		return fmt.Errorf("import %s: read the server's hosts: %w", name, err)
 	}
-	plans, more := plan(file.Entries, hosts)
+	plans, more := planAll(file.Entries, hosts)
 	problems = append(problems, more...)
 	problems = append(problems, duplicates(plans, hosts, o.Duplicates)...)
 	if len(problems) > 0 {
@@ -94,8 +94,8 @@ func (t *Tool) Import(ctx context.Context, path string, o ImportOptions) error {
 	return t.carryOut(ctx, name, plans)
 }
 
-// plan compares what the file says with what the server has.
-func plan(entries []hostfile.Entry, hosts []registry.Host) ([]planned, hostfile.Problems) {
+// planAll compares what the file says with what the server has.
+func planAll(entries []hostfile.Entry, hosts []registry.Host) ([]planned, hostfile.Problems) {
 	have := make(map[string]*registry.Host, len(hosts))
 	for i := range hosts {
 		have[hosts[i].SN] = &hosts[i]
@@ -156,63 +156,78 @@ func invalid(line int, err error) hostfile.Problems {
 	return problems
 }
 
-// unique are the values of a host that no other host may have, by what they are; those of must in no case.
-func unique(h *registry.Host) (must, should map[string][]string) {
-	must = map[string][]string{"macs": h.MACs}
-	should = map[string][]string{}
-	for field, v := range map[string]string{"hostname": h.Hostname, "ip": h.IP, "uuid": h.UUID} {
+// unique are the values of a host that no other host may have, each as field and value. Where duplicates are allowed there
+// are still those that a host is booted by.
+func unique(h *registry.Host, allowed bool) [][2]string {
+	var list [][2]string
+	add := func(field, v string) {
 		if v != "" {
-			should[field] = []string{v}
+			list = append(list, [2]string{field, v})
 		}
 	}
-	if h.OOB != nil && h.OOB.Address != "" {
-		should["oob.address"] = []string{h.OOB.Address}
+	for _, mac := range h.MACs {
+		add("macs", mac)
 	}
-	return must, should
+	if allowed {
+		return list
+	}
+	add("hostname", h.Hostname)
+	add("ip", h.IP)
+	add("uuid", h.UUID)
+	if h.OOB != nil {
+		add("oob.address", h.OOB.Address)
+	}
+	return list
 }
 
-// duplicates finds values that two hosts would have: both in the file, or one of them on the server only.
+// duplicates finds values that two hosts would have by what the file changes: both in the file, or one of them on the
+// server only.
 func duplicates(plans []planned, hosts []registry.Host, allowed bool) hostfile.Problems {
 	type owner struct {
 		sn   string
 		line int // 0: on the server only
 	}
-	owners := map[string]owner{}
-	var problems hostfile.Problems
-	claim := func(h *registry.Host, line int) {
-		must, should := unique(h)
-		kinds := []map[string][]string{must, should}
-		if allowed {
-			kinds = kinds[:1]
-		}
-		for _, kind := range kinds {
-			for field, values := range kind {
-				for _, v := range values {
-					first, taken := owners[field+"\x00"+v]
-					switch {
-					case !taken:
-						owners[field+"\x00"+v] = owner{h.SN, line}
-					case line == 0: // two on the server: not this file's doing
-					case first.line == 0:
-						problems = append(problems, hostfile.Problem{Line: line, Field: field, Text: fmt.Sprintf("%s is host %s's on the server already", v, first.sn)})
-					default:
-						problems = append(problems, hostfile.Problem{Line: line, Field: field, Text: fmt.Sprintf("%s is host %s's already, in line %d", v, first.sn, first.line)})
-					}
-				}
-			}
-		}
-	}
+	owners := map[[2]string]owner{}
 	inFile := make(map[string]bool, len(plans))
 	for _, p := range plans {
 		inFile[p.SN] = true
 	}
 	for i := range hosts {
 		if !inFile[hosts[i].SN] {
-			claim(&hosts[i], 0)
+			for _, v := range unique(&hosts[i], allowed) {
+				owners[v] = owner{hosts[i].SN, 0}
+			}
 		}
 	}
+	// What a host keeps is its own before anybody else claims it.
+	fresh := make([][][2]string, len(plans))
 	for i := range plans {
-		claim(&plans[i].host, plans[i].Line)
+		p := &plans[i]
+		var had [][2]string
+		if p.old != nil {
+			had = unique(p.old, allowed)
+		}
+		for _, v := range unique(&p.host, allowed) {
+			if slices.Contains(had, v) {
+				owners[v] = owner{p.SN, p.Line}
+			} else {
+				fresh[i] = append(fresh[i], v)
+			}
+		}
+	}
+	var problems hostfile.Problems
+	for i, p := range plans {
+		for _, v := range fresh[i] {
+			first, taken := owners[v]
+			switch {
+			case !taken:
+				owners[v] = owner{p.SN, p.Line}
+			case first.line == 0:
+				problems = append(problems, hostfile.Problem{Line: p.Line, Field: v[0], Text: fmt.Sprintf("%s is host %s's on the server already", v[1], first.sn)})
+			default:
+				problems = append(problems, hostfile.Problem{Line: p.Line, Field: v[0], Text: fmt.Sprintf("%s is host %s's, in line %d", v[1], first.sn, first.line)})
+			}
+		}
 	}
 	return problems
 }

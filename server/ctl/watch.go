@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ func (t *Tool) Watch(ctx context.Context, sns []string, o WatchOptions) error {
 	if len(sns) > 0 && o.Rack != "" {
 		return usage("give serial numbers or a rack, and not both")
 	}
-	w := &watcher{t: t, board: board.New(sns, o.Rack), all: len(sns) == 0, passed: map[string]bool{}}
+	w := &watcher{t: t, board: board.New(sns, o.Rack), all: len(sns) == 0 && o.Rack == "", passed: map[string]bool{}}
 	if err := w.start(ctx, sns, o.Rack); err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
@@ -45,8 +46,8 @@ func (t *Tool) Watch(ctx context.Context, sns []string, o WatchOptions) error {
 	switch {
 	case err == nil:
 		return w.result()
-	case interrupted(ctx, err):
-		return nil
+	case interrupted(ctx, err) && !o.Wait:
+		return nil // the person has seen enough
 	}
 	return fmt.Errorf("watch: %w", err)
 }
@@ -54,7 +55,7 @@ func (t *Tool) Watch(ctx context.Context, sns []string, o WatchOptions) error {
 type watcher struct {
 	t     *Tool
 	board *board.Board
-	all   bool
+	all   bool // neither hosts nor a rack are named
 	after int64
 	// passed are hosts that are not watched; a change of theirs may alter that.
 	passed map[string]bool
@@ -173,13 +174,18 @@ func hand[T any](ctx context.Context, to chan<- T, v T) error {
 	}
 }
 
-// event takes in one event; a host that is not known yet is asked for.
+// begins reports whether an event is of an installation, so that a host it is about is one that installs.
+func begins(e registry.Event) bool {
+	return e.Machine != nil || slices.Contains([]string{"ordered", "claimed", "queued", "started", "found"}, e.Kind)
+}
+
+// event takes in one event; a host that is not known yet is asked for, once until it changes.
 func (w *watcher) event(ctx context.Context, e registry.Event) error {
 	watched, unknown := w.board.Watches(e.SN)
 	if e.Kind == "registered" || e.Kind == "changed" {
 		delete(w.passed, e.SN)
 	}
-	if !watched || w.passed[e.SN] {
+	if !watched || w.passed[e.SN] || unknown && w.all && !begins(e) {
 		return nil
 	}
 	if e.Kind == "deleted" {
@@ -192,15 +198,12 @@ func (w *watcher) event(ctx context.Context, e registry.Event) error {
 		case client.NotFound(err):
 			w.board.Forget(e.SN)
 			return nil
-		case err != nil:
+		case client.Denied(err) || ctx.Err() != nil:
 			return err
+		case err != nil:
+			return nil // the server goes away just now; the next event asks again
 		}
-		if unknown && e.Kind == "ordered" {
-			w.board.Begin(*h)
-		} else {
-			w.board.Host(*h)
-		}
-		if _, unknown = w.board.Watches(e.SN); unknown {
+		if w.board.Begin(*h, begins(e)); !w.board.Has(e.SN) {
 			w.passed[e.SN] = true
 			return nil
 		}

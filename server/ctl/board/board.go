@@ -108,13 +108,16 @@ func (b *Board) Watches(sn string) (watched, unknown bool) {
 // Forget is called for a host that is gone.
 func (b *Board) Forget(sn string) { delete(b.rows, sn) }
 
-// Begin adds a host that begins to install while all are watched.
-func (b *Board) Begin(h registry.Host) {
-	if b.chosen == nil && b.rack == "" && b.rows[h.SN] == nil {
+// Begin is Host for one that an event is about. While all that install are watched, one that installs is among them.
+func (b *Board) Begin(h registry.Host, installs bool) {
+	if installs && b.chosen == nil && b.rack == "" && b.rows[h.SN] == nil {
 		b.rows[h.SN] = &Row{SN: h.SN}
 	}
 	b.Host(h)
 }
+
+// Has reports whether a host is on the board.
+func (b *Board) Has(sn string) bool { return b.rows[sn] != nil }
 
 // Apply takes in one event. The line is what to print where there is no live table; it is empty for what is not worth one.
 func (b *Board) Apply(e registry.Event) (line string) {

@@ -100,8 +100,9 @@ func TestWhoIsWatched(t *testing.T) {
 		}
 	}
 	all := New(nil, "")
-	all.Begin(registry.Host{SN: "N", State: registry.Known})
-	if len(all.Rows()) != 1 {
+	all.Begin(registry.Host{SN: "M", State: registry.Known}, false)
+	all.Begin(registry.Host{SN: "N", State: registry.Known}, true)
+	if all.Has("M") || !all.Has("N") {
 		t.Error("a host that begins is not on the board")
 	}
 	few := New([]string{"A"}, "")

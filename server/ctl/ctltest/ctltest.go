@@ -154,8 +154,10 @@ func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (
 
 func (s *Server) boot(ctx context.Context, o *registry.Order, now time.Time) (string, error) {
 	digest := registry.Digest("boot of " + o.ID)
-	if err := s.Store.Offer(ctx, o.SN, o.ID, digest, now); err != nil {
-		return "", err
+	if o.State == registry.OrderOpen { // else it waits for its turn, and asks again
+		if err := s.Store.Offer(ctx, o.SN, o.ID, digest, now); err != nil {
+			return "", err
+		}
 	}
 	if _, err := s.Store.Consume(ctx, o.ID, digest, now); err != nil {
 		return "", err
