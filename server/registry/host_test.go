@@ -192,6 +192,9 @@ func TestThePasswordIsStoredAndNeverShown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if h.OOB.Password != "" || !h.OOB.PasswordSet {
+			t.Errorf("%+v", h.OOB)
+		}
 		if h, _, err = s.PutHost(ctx, Host{SN: "SN-1", Rack: "r1", OOB: &OOB{Type: "ipmi"}}, "alice", 0); err != nil || !h.OOB.PasswordSet {
 			t.Errorf("a password that is not given goes: %+v, %v", h.OOB, err)
 		}

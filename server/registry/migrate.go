@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -21,11 +20,11 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	dbtx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return &databaseError{err}
 	}
 	defer dbtx.Rollback()
 	if err := s.backend.lock(ctx, dbtx); err != nil {
-		return err
+		return &databaseError{err}
 	}
 	t := &tx{q: dbtx, b: s.backend, now: s.clock(), write: true}
 	if _, err := t.exec(ctx, `CREATE TABLE IF NOT EXISTS imgbuild_schema (version BIGINT PRIMARY KEY, applied BIGINT NOT NULL)`); err != nil {
@@ -56,7 +55,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		}
 	}
 	if err := dbtx.Commit(); err != nil {
-		return errors.Join(errors.New("commit the schema"), err)
+		return fmt.Errorf("commit the schema: %w", &databaseError{err})
 	}
 	return nil
 }

@@ -3,10 +3,8 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -71,7 +69,7 @@ func (b *postgres) open(ctx context.Context) (*sql.DB, *sql.DB, error) {
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	if err := db.PingContext(ctx); err != nil {
 		db.Close()
-		return nil, nil, err
+		return nil, nil, &databaseError{err}
 	}
 	return db, db, nil
 }
@@ -177,7 +175,7 @@ func (b *postgres) check(ctx context.Context, db *sql.DB) error {
 	for _, table := range []string{"hosts", "host_macs", "orders", "order_tokens", "offers", "events", "counters", "tokens", "leases", "settings"} {
 		var n int64
 		if err := db.QueryRowContext(ctx, `SELECT COUNT(t::text) FROM `+table+` t`).Scan(&n); err != nil {
-			return fmt.Errorf("read table %s: %w", table, err)
+			return fmt.Errorf("read table %s: %w", table, &databaseError{err})
 		}
 	}
 	return nil
@@ -198,8 +196,8 @@ func (b *postgres) explain(err error) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("PostgreSQL did not answer in time for %s (%w)", where, err)
 		}
-		var network net.Error
-		if errors.As(err, &network) || pgconn.Timeout(err) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) {
+		var broken *databaseError
+		if errors.As(err, &broken) { // what PostgreSQL itself has to say is a PgError
 			return fmt.Errorf("the connection to PostgreSQL's %s broke (%w)", where, err)
 		}
 		return nil

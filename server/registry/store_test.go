@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -174,17 +173,5 @@ func wantUnavailable(t *testing.T, err error, text string) {
 	t.Helper()
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), text) {
 		t.Errorf("got %v, want that the database cannot be used, and %q", err, text)
-	}
-}
-
-// newerSchema makes a registry one of a program that is to come.
-func newerSchema(t *testing.T, s *Store) {
-	t.Helper()
-	err := s.write(t.Context(), "test", func(ctx context.Context, t *tx) error {
-		_, err := t.exec(ctx, `INSERT INTO imgbuild_schema (version, applied) VALUES (99, 0)`)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }

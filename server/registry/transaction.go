@@ -80,12 +80,12 @@ func (s *Store) commit(batch []*job) {
 	}
 	dbtx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
-		fail(err)
+		fail(&databaseError{err})
 		return
 	}
 	defer dbtx.Rollback() // after a commit it does nothing
 	if err := s.backend.lock(ctx, dbtx); err != nil {
-		fail(err)
+		fail(&databaseError{err})
 		return
 	}
 	t := &tx{q: dbtx, b: s.backend, now: s.clock(), write: true}
@@ -114,7 +114,7 @@ func (s *Store) commit(batch []*job) {
 		}
 	}
 	if err := dbtx.Commit(); err != nil {
-		fail(fmt.Errorf("commit: %w", err))
+		fail(fmt.Errorf("commit, which may have happened or not: %w", &databaseError{err}))
 		return
 	}
 	if last > 0 {
@@ -154,7 +154,7 @@ func (s *Store) read(ctx context.Context, what string, f func(context.Context, *
 	defer cancel()
 	dbtx, err := s.reader.BeginTx(ctx, s.backend.readTx())
 	if err != nil {
-		return s.failed(what, err)
+		return s.failed(what, &databaseError{err})
 	}
 	defer dbtx.Rollback()
 	return s.failed(what, f(ctx, &tx{q: dbtx, b: s.backend, now: s.clock()}))
@@ -174,6 +174,12 @@ func (s *Store) limit(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() {}
 }
 
+// databaseError is an error that came from the database or its driver.
+type databaseError struct{ err error }
+
+func (e *databaseError) Error() string { return e.err.Error() }
+func (e *databaseError) Unwrap() error { return e.err }
+
 // tx is a transaction, or for a single question a connection.
 type tx struct {
 	q interface {
@@ -191,7 +197,7 @@ type tx struct {
 func (t *tx) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	r, err := t.q.ExecContext(ctx, t.b.bind(query), args...)
 	if err != nil {
-		return 0, err
+		return 0, &databaseError{err}
 	}
 	return r.RowsAffected()
 }
@@ -212,7 +218,7 @@ type scanner interface{ Scan(dest ...any) error }
 func all[T any](ctx context.Context, t *tx, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := t.q.QueryContext(ctx, t.b.bind(query), args...)
 	if err != nil {
-		return nil, err
+		return nil, &databaseError{err}
 	}
 	defer rows.Close()
 	var list []T
@@ -223,7 +229,10 @@ func all[T any](ctx context.Context, t *tx, scan func(scanner) (T, error), query
 		}
 		list = append(list, v)
 	}
-	return list, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, &databaseError{err}
+	}
+	return list, nil
 }
 
 // first reads the first row, or returns nil.

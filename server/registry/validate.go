@@ -135,6 +135,9 @@ func ValidateHost(h *Host) error {
 			e.add("metadata", "%s", err)
 		}
 	}
+	if len(e.Fields) > 0 {
+		return &e
+	}
 	if doc, err := json.Marshal(h); err != nil {
 		e.add("", "it cannot be written as JSON: %s", err)
 	} else if len(doc) > maxHost {
