@@ -198,6 +198,16 @@ func (p *Plan) sourcesDigest() (string, error) {
 		}
 		all = append(all, s.Name, sum)
 	}
+	for _, s := range slices.Concat(pr.InstallScripts, pr.FirstBootScripts) {
+		if s.File == "" {
+			continue
+		}
+		sum, err := fileDigest(s.File)
+		if err != nil {
+			return "", fmt.Errorf("read the profile's script %s: %w", s.Name, err)
+		}
+		all = append(all, s.Name, sum)
+	}
 	return digest(all...)
 }
 

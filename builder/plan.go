@@ -205,6 +205,12 @@ func configurationLines(p *profiles.Profile) []string {
 	list("kernel modules kept out", p.Kernel.Blacklist)
 	list("sysctl", slices.Sorted(maps.Keys(s.Sysctl)))
 	list("files", slices.Sorted(maps.Keys(p.Files)))
+	for _, s := range p.InstallScripts {
+		add("script when a machine is installed: %s", s.Name)
+	}
+	for _, s := range p.FirstBootScripts {
+		add("script at a machine's first boot: %s", s.Name)
+	}
 	return out
 }
 

@@ -87,6 +87,7 @@ func (b *build) configure(ctx context.Context) (outcome, error) {
 		configure.Accounts(b.tree, p, b.date),
 		configure.System(b.tree, p),
 		configure.Files(b.tree, p),
+		configure.Scripts(b.tree, p),
 	); err != nil {
 		return outcome{}, err
 	}

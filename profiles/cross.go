@@ -285,19 +285,21 @@ func (x *crossChecker) files() {
 }
 
 func (x *crossChecker) scripts() {
-	seen := map[string]int{}
-	for i, s := range x.p.Scripts {
-		path := []string{"scripts", strconv.Itoa(i)}
-		if s.Name == "" {
-			if !x.has(append(path, "name")...) && !x.isBad(path...) {
-				x.at(path, "%s.name is missing; the build shows it", keyPath(path))
+	for _, list := range x.p.allScripts() {
+		seen := map[string]int{}
+		for i, s := range list.scripts {
+			path := []string{list.key, strconv.Itoa(i)}
+			if s.Name == "" {
+				if !x.has(append(path, "name")...) && !x.isBad(path...) {
+					x.at(path, "%s.name is missing; %s shows it", keyPath(path), list.where)
+				}
+				continue
 			}
-			continue
+			if first, twice := seen[s.Name]; twice {
+				x.contradict(append(path, "name"), []string{list.key, strconv.Itoa(first), "name"}, "two scripts have the name %s", strict.Clip(s.Name))
+			}
+			seen[s.Name] = i
 		}
-		if first, twice := seen[s.Name]; twice {
-			x.contradict(append(path, "name"), []string{"scripts", strconv.Itoa(first), "name"}, "two scripts have the name %s", strict.Clip(s.Name))
-		}
-		seen[s.Name] = i
 	}
 }
 

@@ -39,13 +39,15 @@ func (x *crossChecker) hostFiles() {
 			x.at(path, "%s is %s, which is neither a file nor a directory", keyPath(path), source)
 		}
 	}
-	for i, s := range x.p.Scripts {
-		if s.File == "" {
-			continue
-		}
-		path := []string{"scripts", strconv.Itoa(i), "file"}
-		if _, err := strict.ReadLimited(s.File); err != nil {
-			x.at(path, "%s is %s, and %v", keyPath(path), s.File, err)
+	for _, list := range x.p.allScripts() {
+		for i, s := range list.scripts {
+			if s.File == "" {
+				continue
+			}
+			path := []string{list.key, strconv.Itoa(i), "file"}
+			if _, err := strict.ReadLimited(s.File); err != nil {
+				x.at(path, "%s is %s, and %v", keyPath(path), s.File, err)
+			}
 		}
 	}
 }

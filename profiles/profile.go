@@ -55,6 +55,12 @@ type Profile struct {
 	Files map[string]File `yaml:"files,omitempty" keys:"image-path"`
 	// Scripts run in the image's root, in order, after everything else is configured.
 	Scripts []Script `yaml:"scripts,omitempty"`
+	// InstallScripts run on the machine when it is installed, in order: in the installed system's root, after everything
+	// else is configured, without network. One that fails ends the installation, and the disk does not boot.
+	InstallScripts []MachineScript `yaml:"install_scripts,omitempty"`
+	// FirstBootScripts run on the machine, in order, when the installed system has started for the first time, before it
+	// tells its server that it has booted. One that fails is reported and holds up none of the others.
+	FirstBootScripts []MachineScript `yaml:"first_boot_scripts,omitempty"`
 	// Disk is the default layout of the disk that the image is installed to.
 	Disk Disk `yaml:"disk"`
 	// Pack says how hard the root file system is compressed.
@@ -273,6 +279,19 @@ type Script struct {
 	File string `yaml:"file,omitempty" check:"host-path" only:"script"`
 	// Network gives the script the build host's network.
 	Network bool `yaml:"network,omitempty" default:"false"`
+}
+
+// MachineScript is one script that is stored in the image and runs on each machine, as root. Exactly one of run and file
+// says what runs. It finds the metadata that the server holds for the machine as JSON in the file that IMGBUILD_METADATA
+// names, and its texts, numbers and booleans as IMGBUILD_META_KEY, with KEY in capitals; the machine's serial number is
+// IMGBUILD_SERIAL. Without a server there is no metadata.
+type MachineScript struct {
+	// Name is the name that the machine shows. No two scripts of the same kind have the same.
+	Name string `yaml:"name" check:"script-name"`
+	// Run is the script's text. Without a #! line it is run by /bin/sh -e.
+	Run string `yaml:"run,omitempty" check:"text" only:"script"`
+	// File is a script of the build host; it is copied into the image.
+	File string `yaml:"file,omitempty" check:"host-path" only:"script"`
 }
 
 // Disk is the default layout of the disk that the image is installed to: BIOS boot, ESP, /boot and root.

@@ -12,8 +12,8 @@ import (
 	"imgbuild/profiles"
 )
 
-// image makes a small image that this test's user owns.
-func image(t *testing.T, files map[string]string) *tree.Tree {
+// anImage makes a small image that this test's user owns.
+func anImage(t *testing.T, files map[string]string) *tree.Tree {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("files get owners, which needs root")
@@ -60,7 +60,7 @@ func read(t *testing.T, tr *tree.Tree, name string) string {
 }
 
 func TestAccountsAreWrittenAsUseraddWould(t *testing.T) {
-	tr := image(t, nil)
+	tr := anImage(t, nil)
 	yes, uid := true, 1500
 	p := &profiles.Profile{
 		Groups: map[string]profiles.Group{"ops": {}, "daemons": {System: true}},
@@ -128,7 +128,7 @@ func TestAccountsThatContradictThePackagesAreRefused(t *testing.T) {
 		"a colon in a field":         {profiles.Profile{Users: map[string]profiles.User{"a": {Comment: "x:y"}}}, "colon"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := Accounts(image(t, nil), &c.p, time.Unix(0, 0))
+			err := Accounts(anImage(t, nil), &c.p, time.Unix(0, 0))
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want something that says %q", err, c.says)
 			}
@@ -137,7 +137,7 @@ func TestAccountsThatContradictThePackagesAreRefused(t *testing.T) {
 }
 
 func TestSystemSettingsKeepWhatIsThere(t *testing.T) {
-	tr := image(t, map[string]string{
+	tr := anImage(t, map[string]string{
 		"etc/selinux/config":                   "# comment\nSELINUX=enforcing\nSELINUXTYPE=targeted\n",
 		"etc/vconsole.conf":                    "KEYMAP=de\nFONT=eurlatgr\n",
 		"usr/lib/firewalld/zones/public.xml":   "<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n</zone>\n",
@@ -206,7 +206,7 @@ func TestKernelArgumentsAreCompletedAndNotDoubled(t *testing.T) {
 }
 
 func TestFilesOfTheProfileAreWritten(t *testing.T) {
-	tr := image(t, nil)
+	tr := anImage(t, nil)
 	source := filepath.Join(t.TempDir(), "tool")
 	if err := os.WriteFile(source, []byte("bin"), 0o755); err != nil {
 		t.Fatal(err)
@@ -250,8 +250,39 @@ func TestFilesOfTheProfileAreWritten(t *testing.T) {
 	}
 }
 
+func TestScriptsForTheMachineAreStoredInTheirOrder(t *testing.T) {
+	tr := anImage(t, nil)
+	source := filepath.Join(t.TempDir(), "agent")
+	if err := os.WriteFile(source, []byte("#!/usr/bin/python3\nprint()"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &profiles.Profile{
+		InstallScripts:   []profiles.MachineScript{{Name: "set up", Run: "echo a\n"}, {Name: "agent", File: source}},
+		FirstBootScripts: []profiles.MachineScript{{Name: "join", Run: "#!/bin/bash\njoin\n"}},
+	}
+	if err := Scripts(tr, p); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"/usr/lib/imgbuild/install.d/001-set-up":  "#!/bin/sh -e\necho a\n",
+		"/usr/lib/imgbuild/install.d/002-agent":   "#!/usr/bin/python3\nprint()\n",
+		"/usr/lib/imgbuild/first-boot.d/001-join": "#!/bin/bash\njoin\n",
+	} {
+		if got := read(t, tr, name); got != want {
+			t.Errorf("%s is %q", name, got)
+		}
+		if st, err := tr.Stat(name); err != nil || st.Mode() != 0o755 {
+			t.Errorf("%s has mode %v, %v", name, st.Mode(), err)
+		}
+	}
+	p.InstallScripts[1].File = source + "-gone"
+	if err := Scripts(tr, p); err == nil || !strings.Contains(err.Error(), "agent") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCleaningLeavesWhatPackagesOwn(t *testing.T) {
-	tr := image(t, map[string]string{
+	tr := anImage(t, map[string]string{
 		"etc/machine-id": "abc\n", "etc/ssh/ssh_host_rsa_key": "k", "etc/ssh/sshd_config": "c", "run/x": "", "tmp/y/z": "", "var/log/messages": "line\n",
 		"var/log/dnf.log": "x", "var/log/hawkey.log-2": "x", "var/cache/dnf/a/b": "x", "var/lib/systemd/random-seed": "x", "var/lib/rpm/rpmdb.sqlite": "db", "var/lib/rpm/__db.001": "x",
 	})
