@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -101,6 +102,9 @@ type API struct {
 	drained chan struct{}
 }
 
+// bodyTime is how long a request's body may take.
+const bodyTime = time.Minute
+
 // maxStreams bounds how many streams of events there are at a time.
 const maxStreams = 1000
 
@@ -153,6 +157,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if pattern == "" {
 		nowhere(rec, r, handler)
 		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // where it can: a body does not trickle in for ever
 	}
 	a.mux.ServeHTTP(rec, r)
 }
@@ -221,6 +228,16 @@ func (r *recorder) Write(b []byte) (int, error) {
 	}
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom hands files on to the connection, which has the kernel send them (sendfile).
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := io.Copy(r.ResponseWriter, src)
+	r.bytes += n
 	return n, err
 }
 

@@ -97,8 +97,8 @@ func TestWrongTokensAreSlowedDownAndRightOnesAreNot(t *testing.T) {
 	if a.header.Get("Retry-After") == "" {
 		t.Error("it does not say when to come again")
 	}
-	s.want(t, call{path: "/api/v1/orders", as: Read}, 200, "")             // it was right before
-	s.want(t, call{path: "/api/v1/orders", as: Admin}, 429, "")            // nobody knows yet
+	s.want(t, call{path: "/api/v1/orders", as: Read}, 200, "")              // it was right before
+	s.want(t, call{path: "/api/v1/orders", as: Admin}, 429, "")             // nobody knows yet
 	s.want(t, call{path: "/api/v1/orders"}, 401, "this needs an API token") // no token is no guess
 	now = now.Add(refill + time.Second)
 	s.want(t, call{path: "/api/v1/orders", as: Admin}, 200, "")

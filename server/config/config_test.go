@@ -124,6 +124,13 @@ log: info
 	}
 }
 
+func TestTheRegistryAloneNeedsNoImages(t *testing.T) {
+	c, err := Load("", []Flag{{"database", []string{"r.db"}}}, Surroundings{Dir: "/d", OnlyRegistry: true})
+	if err != nil || c.Database != "/d/r.db" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestFlagsTakeTheFilesPlaceAndAreNamedInMistakes(t *testing.T) {
 	c, err := load(t, "images: /i\nlisten: \":81\"\ntrust: [a.pub]\n", Flag{"listen", []string{":80"}}, Flag{"trust", []string{"b.pub", "/c.pub"}})
 	if err != nil {

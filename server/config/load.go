@@ -22,7 +22,9 @@ type Surroundings struct {
 	State string
 	// Dir is where the flags' relative paths start: the working directory.
 	Dir string
-	// Exists reports whether a file is there. It chooses among the places where distributions put boot loaders and keys.
+	// OnlyRegistry is true of commands that ask the registry alone: images may be missing.
+	OnlyRegistry bool
+	// Exists reports whether a file is there; the default of trust depends on it.
 	Exists func(path string) bool
 }
 
@@ -53,7 +55,9 @@ func Load(path string, flags []Flag, s Surroundings) (*Config, error) {
 	cfg := &Config{}
 	strict.Decode(root, reflect.ValueOf(cfg).Elem())
 	x := &checker{Collector: c, tree: root, c: cfg}
-	x.images()
+	if !s.OnlyRegistry {
+		x.images()
+	}
 	cfg.fillDefaults(s)
 	x.all()
 	if es := c.Errors(); es != nil {
