@@ -145,7 +145,7 @@ func (a *app) completeSNs(c *cobra.Command, args []string, begun string) ([]stri
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	hosts, err := cl.Hosts(c.Context(), client.HostQuery{Match: begun, Limit: offered})
+	hosts, err := cl.Hosts(c.Context(), client.HostQuery{After: before(begun), Limit: offered})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -156,6 +156,15 @@ func (a *app) completeSNs(c *cobra.Command, args []string, begun string) ([]stri
 		}
 	}
 	return words, cobra.ShellCompDirectiveNoFileComp
+}
+
+// before is a text that is less than all that begin with s, and not less than what is less than those: serial numbers are
+// printable ASCII.
+func before(s string) string {
+	if s == "" || s[len(s)-1] <= ' ' {
+		return ""
+	}
+	return s[:len(s)-1] + string(s[len(s)-1]-1) + strings.Repeat("~", 64)
 }
 
 // completeOneSN is for commands that take one serial number.

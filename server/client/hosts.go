@@ -19,7 +19,8 @@ type HostQuery struct {
 	Rack   string
 	Owner  string
 	Image  string
-	Match  string // a part of the serial number, host name or address
+	Match  string // a part of the serial number, name, address, MAC, model, owner or position
+	After  string // only those whose serial numbers come after this
 	Limit  int    // 0: no limit
 }
 
@@ -34,6 +35,9 @@ func (c *Client) Hosts(ctx context.Context, q HostQuery) ([]registry.Host, error
 		if value != "" {
 			v.Set(key, value)
 		}
+	}
+	if q.After != "" {
+		v.Set("after", q.After)
 	}
 	for {
 		want := page

@@ -266,7 +266,7 @@ func BenchmarkImport10000(b *testing.B) {
 	var csv strings.Builder
 	csv.WriteString("sn,hostname,ip,netmask,gw,macs,rack,image\n")
 	for i := range 10000 {
-		fmt.Fprintf(&csv, "SN%05d,h%d.example,10.1.%d.%d,255.255.0.0,10.1.255.254,52:54:00:00:%02x:%02x,r%d,web\n", i, i, i/256, i%256, i/256, i%256, i/40)
+		fmt.Fprintf(&csv, "SN%05d,h%d.example,10.1.%d.%d,255.255.0.0,10.1.255.254,52:54:00:00:%02x:%02x,r%d,web\n", i, i, (i+1)/256, (i+1)%256, i/256, i%256, i/40)
 	}
 	path := filepath.Join(b.TempDir(), "h.csv")
 	if err := os.WriteFile(path, []byte(csv.String()), 0o600); err != nil {

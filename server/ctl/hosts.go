@@ -209,13 +209,8 @@ func (t *Tool) set(ctx context.Context, e hostfile.Entry, create, approve bool) 
 		}
 		return "", errors.Join(errs...)
 	}
-	if approve {
-		switch {
-		case old.State != registry.New && p.patch == nil:
-			return "is " + string(old.State) + " already", nil
-		case p.patch == nil:
-			p.patch = map[string]any{} // somebody has looked at it: that is enough
-		}
+	if approve && p.patch == nil {
+		return "is " + string(old.State) + " already", nil
 	}
 	if old != nil && p.patch == nil {
 		return "is so already", nil
@@ -226,9 +221,6 @@ func (t *Tool) set(ctx context.Context, e hostfile.Entry, create, approve bool) 
 	var done []string
 	if old == nil {
 		done = append(done, "written down")
-	}
-	if approve && old.State == registry.New {
-		done = append(done, "approved")
 	}
 	for _, c := range p.Changes {
 		done = append(done, c.String())

@@ -137,6 +137,12 @@ func planOne(e hostfile.Entry, old *registry.Host) (planned, hostfile.Problems) 
 	if err != nil {
 		return p, bad(err)
 	}
+	if old.State == registry.New { // a person who writes it down has looked at it: even an empty patch makes it known
+		changed = append(changed, change{"state", string(registry.New), string(registry.Known)})
+		if patch == nil {
+			patch = map[string]any{}
+		}
+	}
 	if patch != nil {
 		p.Action, p.Changes, p.patch = "change", changed, patch
 	}

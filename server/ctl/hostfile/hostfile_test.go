@@ -90,6 +90,29 @@ func TestEveryFieldOfAHostIsPeoplesOrTheServers(t *testing.T) {
 	}
 }
 
+func TestOwnLeavesNothingOfTheServers(t *testing.T) {
+	h := full()
+	v := reflect.ValueOf(&h).Elem()
+	for _, f := range fieldsOf(v.Type()) {
+		if to := v.FieldByIndex(f.index); slices.Contains(serverFields(), f.name) {
+			switch to.Kind() {
+			case reflect.Pointer:
+				to.Set(reflect.New(f.typ.Elem()))
+			case reflect.String:
+				to.SetString("x")
+			case reflect.Int64:
+				to.SetInt(1)
+			default:
+				to.Set(reflect.ValueOf(time.Now()))
+			}
+		}
+	}
+	h.OOB.PasswordSet = true
+	if got, want := asJSON(t, Own(h)), asJSON(t, full()); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -3,11 +3,13 @@ package hostfile
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"imgbuild/server/ctl/show"
 	"imgbuild/server/registry"
@@ -35,12 +37,7 @@ func Write(w io.Writer, f Format, hosts []registry.Host) error {
 
 // Own returns a host without the server's fields.
 func Own(h registry.Host) registry.Host {
-	v := reflect.ValueOf(&h).Elem()
-	for _, name := range serverFields() {
-		if f, ok := fieldNamed(v.Type(), name); ok {
-			v.FieldByIndex(f.index).SetZero()
-		}
-	}
+	h.State, h.Inventory, h.Booted, h.Created, h.Updated, h.Revision = "", nil, nil, time.Time{}, time.Time{}, 0
 	if h.OOB != nil {
 		o := *h.OOB
 		o.PasswordSet = false
@@ -62,12 +59,13 @@ func always(name string) bool {
 }
 
 func writeTable(w io.Writer, sep rune, hosts []registry.Host) error {
+	schema := newSchema()
 	var columns []string
 	cells := make([][]string, len(hosts))
-	for _, name := range Fields() {
+	for _, name := range schema.names {
 		column, used := make([]string, len(hosts)), always(name)
 		for i := range hosts {
-			c, err := Text(&hosts[i], name)
+			c, err := schema.text(&hosts[i], name)
 			if err != nil {
 				return fmt.Errorf("write host %s: %s: %w", hosts[i].SN, name, err)
 			}
@@ -104,20 +102,19 @@ func quoted(s string, sep rune) string {
 }
 
 // Text is a field of a host, as Fields names it, as a cell of a table.
-func Text(h *registry.Host, name string) (string, error) {
-	v := reflect.ValueOf(h).Elem()
-	for part := range strings.SplitSeq(name, ".") {
-		if v.Kind() == reflect.Pointer {
-			if v.IsNil() {
-				return "", nil
-			}
-			v = v.Elem()
+func Text(h *registry.Host, name string) (string, error) { return newSchema().text(h, name) }
+
+func (s *schema) text(h *registry.Host, name string) (string, error) {
+	index := s.index[name]
+	if index == nil {
+		return "", errors.New("there is no field of this name")
+	}
+	v := reflect.ValueOf(h).Elem().FieldByIndex(index[0])
+	if len(index) == 2 {
+		if v.IsNil() {
+			return "", nil
 		}
-		f, ok := fieldNamed(v.Type(), part)
-		if !ok {
-			return "", fmt.Errorf("there is no field of this name")
-		}
-		v = v.FieldByIndex(f.index)
+		v = v.Elem().FieldByIndex(index[1])
 	}
 	return cellText(v)
 }
