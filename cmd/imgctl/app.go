@@ -78,7 +78,7 @@ func (a *app) tool(c *cobra.Command) (*ctl.Tool, error) {
 	}
 	size := func() (int, int) {
 		w, h, err := term.GetSize(int(os.Stdout.Fd()))
-		if err != nil {
+		if err != nil || w <= 0 || h <= 0 { // some pseudo-terminals have no size
 			return 80, 24
 		}
 		return w, h

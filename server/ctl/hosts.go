@@ -112,16 +112,16 @@ func (t *Tool) showHost(h *registry.Host) error {
 	put("created", show.Ago(h.Created, t.Now().In(t.Zone)))
 	put("updated", show.Ago(h.Updated, t.Now().In(t.Zone)))
 	if b := h.Booted; b != nil {
-		put("booted", strings.Join(slices.DeleteFunc([]string{b.System, b.Kernel, b.Hostname, strings.Join(b.Addresses, " ")}, func(s string) bool { return s == "" }), ", "))
+		put("booted", listed(b.System, b.Kernel, b.Hostname, strings.Join(b.Addresses, " ")))
 		put("failed units", strings.Join(b.Failed, " "))
 	}
 	i := h.Inventory
 	if i == nil {
 		return nil
 	}
-	put("machine", strings.TrimSpace(fmt.Sprintf("%s %s, %s, %d CPUs %s, %s", i.Vendor, i.Product, i.Firmware, i.CPUs, i.CPUModel, show.Bytes(i.MemoryBytes))))
+	put("machine", listed(words(i.Vendor, i.Product), i.Firmware, words(strconv.Itoa(i.CPUs), "CPUs", i.CPUModel), show.Bytes(i.MemoryBytes)))
 	for _, d := range i.Disks {
-		put("disk "+filepath.Base(d.Path), strings.Join(strings.Fields(fmt.Sprintf("%s %s %s %s", show.Bytes(d.SizeBytes), d.Transport, d.Model, d.Serial)), " ")+holds(d.Holds))
+		put("disk "+filepath.Base(d.Path), words(show.Bytes(d.SizeBytes), d.Transport, d.Model, d.Serial)+holds(d.Holds))
 	}
 	for _, n := range i.NICs {
 		text := n.MAC + " " + n.Driver
@@ -134,6 +134,13 @@ func (t *Tool) showHost(h *registry.Host) error {
 		put("nic "+n.Name, text)
 	}
 	return nil
+}
+
+// words joins what is not empty with blanks, listed with commas.
+func words(parts ...string) string { return strings.Join(strings.Fields(strings.Join(parts, " ")), " ") }
+
+func listed(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
 }
 
 func holds(what []string) string {
