@@ -146,9 +146,7 @@ func (s *Store) Report(ctx context.Context, order string, events []plan.Event, n
 		if err != nil {
 			return err
 		}
-		if seq, err = t.number(ctx, `SELECT seq FROM orders WHERE id = ?`, order); err != nil {
-			return err
-		}
+		seq = o.seq
 		if err := t.find(ctx, o); err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err := s.backend.lock(ctx, dbtx); err != nil {
 		return &databaseError{err}
 	}
-	t := &tx{q: dbtx, b: s.backend, now: s.clock(), write: true}
+	t := &tx{q: dbtx, b: s.backend, now: s.clock()}
 	if _, err := t.exec(ctx, `CREATE TABLE IF NOT EXISTS imgbuild_schema (version BIGINT PRIMARY KEY, applied BIGINT NOT NULL)`); err != nil {
 		return err
 	}

@@ -14,13 +14,13 @@ import (
 // OrderLife is how long an order waits for its machine where nobody says otherwise.
 const OrderLife = 24 * time.Hour
 
-const orderColumns = `id, sn, image, person, reason, names, disk, wipe, finally, state, boot, lost, created, expires, consumed, started, heard, finished, ended`
+const orderColumns = `id, sn, image, person, reason, names, disk, wipe, finally, state, boot, seq, lost, created, expires, consumed, started, heard, finished, ended`
 
 func scanOrder(row scanner) (Order, error) {
 	var o Order
 	var names, lost, created, expires, consumed, started, heard, finished, ended int64
 	var wipe, state string
-	err := row.Scan(&o.ID, &o.SN, &o.Image, &o.By, &o.Reason, &names, &o.Disk, &wipe, &o.Done, &state, &o.Boot, &lost,
+	err := row.Scan(&o.ID, &o.SN, &o.Image, &o.By, &o.Reason, &names, &o.Disk, &wipe, &o.Done, &state, &o.Boot, &o.seq, &lost,
 		&created, &expires, &consumed, &started, &heard, &finished, &ended)
 	if err != nil {
 		return o, err

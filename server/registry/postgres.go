@@ -101,6 +101,16 @@ func (b *postgres) lock(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
+// mark sends two statements at once, which only the simple protocol can.
+func (b *postgres) mark(ctx context.Context, tx *sql.Tx, set bool) error {
+	query := `SAVEPOINT one`
+	if set {
+		query = `RELEASE SAVEPOINT one; SAVEPOINT one`
+	}
+	_, err := tx.ExecContext(ctx, query, pgx.QueryExecModeSimpleProtocol)
+	return err
+}
+
 func (b *postgres) readTx() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 }
@@ -198,7 +208,7 @@ func (b *postgres) explain(err error) error {
 		}
 		var broken *databaseError
 		if errors.As(err, &broken) { // what PostgreSQL itself has to say is a PgError
-			return fmt.Errorf("the connection to PostgreSQL's %s broke (%w)", where, err)
+			return fmt.Errorf("the connection to PostgreSQL's %s broke (%w); whether the last change was stored is not known", where, err)
 		}
 		return nil
 	}

@@ -119,7 +119,7 @@ func (c *cluster) stop(s syscall.Signal) {
 }
 
 // admin runs statements as the server's owner.
-func (c *cluster) admin(t *testing.T, database string, statements ...string) {
+func (c *cluster) admin(t testing.TB, database string, statements ...string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), c.dsn(database))
 	if err != nil {
@@ -137,7 +137,7 @@ func (c *cluster) dsn(database string) string {
 	return "postgres://imgbuild@/" + database + "?host=" + url.QueryEscape(c.dir)
 }
 
-func needCluster(t *testing.T) *cluster {
+func needCluster(t testing.TB) *cluster {
 	t.Helper()
 	c, err := theCluster()
 	if err != nil {
@@ -150,7 +150,7 @@ func needCluster(t *testing.T) *cluster {
 }
 
 // postgresDSN makes an empty database.
-func postgresDSN(t *testing.T) string {
+func postgresDSN(t testing.TB) string {
 	t.Helper()
 	c := needCluster(t)
 	name := fmt.Sprintf("test%d", c.n.Add(1))

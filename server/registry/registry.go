@@ -126,6 +126,8 @@ type Order struct {
 	Place int `json:"place,omitempty"`
 	// Boot is the SHA-256, in hex, of the nonce of the boot that consumed the order.
 	Boot string `json:"-"`
+
+	seq int64 // of the last event that the machine sent
 }
 
 // Live reports whether the order can still become an installation, or is one.

@@ -143,6 +143,15 @@ func (b *sqlite) bind(query string) string { return query }
 
 func (b *sqlite) lock(context.Context, *sql.Tx) error { return nil } // the transaction began with the lock
 
+func (b *sqlite) mark(ctx context.Context, tx *sql.Tx, set bool) error {
+	query := `SAVEPOINT one`
+	if set {
+		query = `RELEASE SAVEPOINT one; SAVEPOINT one`
+	}
+	_, err := tx.ExecContext(ctx, query)
+	return err
+}
+
 func (b *sqlite) readTx() *sql.TxOptions { return &sql.TxOptions{ReadOnly: true} }
 
 func (b *sqlite) timeout() time.Duration { return 0 }
@@ -228,7 +237,7 @@ func (b *sqlite) explain(err error) error {
 	case lib.SQLITE_IOERR:
 		return fmt.Errorf("reading or writing %s failed (%w): check the disk and the kernel's log", b.path, err)
 	case lib.SQLITE_CANTOPEN, lib.SQLITE_PERM, lib.SQLITE_AUTH:
-		return fmt.Errorf("%s cannot be opened (%w): check its owner and its directory's", b.path, err)
+		return fmt.Errorf("%s cannot be opened (%w): check its owner, its directory's and whether the file system is mounted read-only", b.path, err)
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
 		return fmt.Errorf("another process holds %s for more than 10 s (%w): stop it", b.path, err)
 	case lib.SQLITE_NOMEM:

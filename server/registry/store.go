@@ -39,6 +39,8 @@ type backend interface {
 	bind(query string) string
 	// lock makes a writing transaction the only one until it ends.
 	lock(ctx context.Context, tx *sql.Tx) error
+	// mark sets the savepoint called one, in place of the one that is set.
+	mark(ctx context.Context, tx *sql.Tx, set bool) error
 	// readTx are the options of a transaction that sees one state of everything.
 	readTx() *sql.TxOptions
 	// notify tells other servers, with the transaction's end, of events up to id.

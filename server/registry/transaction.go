@@ -88,20 +88,29 @@ func (s *Store) commit(batch []*job) {
 		fail(&databaseError{err})
 		return
 	}
-	t := &tx{q: dbtx, b: s.backend, now: s.clock(), write: true}
+	t := &tx{q: dbtx, b: s.backend, now: s.clock()}
 	var last int64
-	stored := false
+	stored, marked := false, false
 	for _, j := range batch {
 		if j.err = context.Cause(j.ctx); j.err != nil {
 			continue
 		}
-		if err := s.step(ctx, t, j, len(batch) > 1); err != nil {
-			fail(err)
-			return
+		if len(batch) > 1 {
+			if err := s.backend.mark(ctx, dbtx, marked); err != nil {
+				fail(&databaseError{err})
+				return
+			}
+			marked = true
 		}
-		if j.err == nil && j.panicked == nil {
-			stored = true
-			last = max(last, t.last)
+		if j.attempt(ctx, t) {
+			stored, last = true, max(last, t.last)
+			continue
+		}
+		if marked {
+			if _, err := t.exec(ctx, `ROLLBACK TO SAVEPOINT one`); err != nil {
+				fail(errors.Join(j.err, err)) // the transaction is gone, and what was written in it before
+				return
+			}
 		}
 	}
 	if !stored {
@@ -114,7 +123,7 @@ func (s *Store) commit(batch []*job) {
 		}
 	}
 	if err := dbtx.Commit(); err != nil {
-		fail(fmt.Errorf("commit, which may have happened or not: %w", &databaseError{err}))
+		fail(fmt.Errorf("commit: %w", &databaseError{err}))
 		return
 	}
 	if last > 0 {
@@ -122,30 +131,14 @@ func (s *Store) commit(batch []*job) {
 	}
 }
 
-// step runs one write of a batch. The error it returns is one that the transaction does not survive.
-func (s *Store) step(ctx context.Context, t *tx, j *job, shared bool) error {
-	if shared {
-		if _, err := t.exec(ctx, `SAVEPOINT one`); err != nil {
-			return err
-		}
-	}
+// attempt runs one write of a batch, and reports whether it may be committed.
+func (j *job) attempt(ctx context.Context, t *tx) bool {
 	t.events, t.last = nil, 0
-	func() {
-		defer func() { j.panicked = recover() }()
-		if j.err = j.run(ctx, t); j.err == nil {
-			j.err = t.flush(ctx)
-		}
-	}()
-	if !shared {
-		return nil
+	defer func() { j.panicked = recover() }()
+	if j.err = j.run(ctx, t); j.err == nil {
+		j.err = t.flush(ctx)
 	}
-	if j.err != nil || j.panicked != nil {
-		if _, err := t.exec(ctx, `ROLLBACK TO SAVEPOINT one`); err != nil {
-			return errors.Join(j.err, err)
-		}
-	}
-	_, err := t.exec(ctx, `RELEASE SAVEPOINT one`)
-	return err
+	return j.err == nil
 }
 
 // read runs f on one state of everything.
@@ -188,7 +181,6 @@ type tx struct {
 	}
 	b      backend
 	now    time.Time
-	write  bool
 	events []Event // to be stored at the end
 	last   int64   // ID of the last one stored
 }
