@@ -70,7 +70,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		o.Log = slog.Default()
 	}
 	s := &Server{o: o, c: o.Config, log: o.Log}
-	err := errors.Join(s.openFiles(), s.openRegistry(ctx), s.openSockets(ctx))
+	err := errors.Join(s.openRegistry(ctx), s.openFiles(), s.openSockets(ctx))
 	if err == nil {
 		err = s.assemble(ctx)
 	}
