@@ -29,8 +29,10 @@ installers:
 	GOOS=linux GOARCH=amd64 $(BUILD) -o $(INSTALLERS)/installer-amd64 ./cmd/installer
 	GOOS=linux GOARCH=arm64 $(BUILD) -o $(INSTALLERS)/installer-arm64 ./cmd/installer
 
-build: installers ## compile build/imgbuild (with the installers inside) and build/testvm
+build: installers ## compile imgbuild (with the installers inside), imgserve, imgctl and testvm into build/
 	$(BUILD) -o $(BIN)/imgbuild ./cmd/imgbuild
+	$(BUILD) -o $(BIN)/imgserve ./cmd/imgserve
+	$(BUILD) -o $(BIN)/imgctl ./cmd/imgctl
 	$(BUILD) -o $(BIN)/testvm ./cmd/testvm
 
 demo: setup build ## build an image, install it on a QEMU machine, boot that from its disk (DEMO_PROFILE=, DEMO_FIRMWARE=bios,uefi)
@@ -54,7 +56,7 @@ e2e-short: build ## install and boot QEMU machines, BIOS and UEFI, good and bad 
 	$(GO) test $(EXEC) -tags e2e -short -count=1 -timeout 40m -v ./testvm/e2e
 
 e2e: setup build ## the wider matrix of QEMU machines: disks, file systems, network boot (root)
-	$(GO) test $(EXEC) -tags e2e -count=1 -timeout 3h -v ./testvm/e2e
+	$(GO) test $(EXEC) -tags e2e -p 1 -count=1 -timeout 3h -v ./initramfs ./testvm/e2e
 
 bench: setup build ## speed and size figures, each beside its peer tool in the same run (root)
 	$(ROOT) scripts/bench.sh

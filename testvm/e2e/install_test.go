@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -53,7 +54,7 @@ func mustBeGood(t *testing.T, s testvm.Scenario, f testvm.Facts) {
 		t.Fatal(err)
 	}
 	t.Logf("facts:\n%s", &table)
-	for _, p := range f.Problems(shared.manifest, s.Firmware) {
+	for _, p := range f.Problems(shared.manifest, cmp.Or(s.Firmware, testvm.BIOS)) {
 		t.Error(p)
 	}
 	if want := "TESTVM-" + strings.ToUpper(s.Name); f.Serial != want {
