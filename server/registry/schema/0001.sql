@@ -57,8 +57,8 @@ CREATE UNIQUE INDEX orders_made ON orders (made);
 CREATE UNIQUE INDEX orders_live ON orders (sn) WHERE state IN ('open', 'consumed');
 CREATE INDEX orders_open ON orders (expires) WHERE state = 'open';
 CREATE INDEX orders_turn ON orders (turn) WHERE state = 'consumed';
-CREATE INDEX orders_boot ON orders (boot) WHERE state = 'consumed';
-CREATE INDEX orders_state ON orders (state);
+CREATE INDEX orders_boot ON orders (state, boot);
+CREATE INDEX orders_state ON orders (state, started, turn, heard);
 
 CREATE TABLE order_tokens (
     digest    {text} PRIMARY KEY,
