@@ -52,13 +52,16 @@ type Options struct {
 	// Again is how soon a machine that was started for inspection may be started for it again: until then it boots its
 	// disk, so that one whose inspection fails is not kept from its work. 15 min.
 	Again time.Duration
-	Log   *slog.Logger     // slog.Default()
-	Now   func() time.Time // time.Now
+	// Rate is as in NewPace.
+	Rate float64
+	Log  *slog.Logger     // slog.Default()
+	Now  func() time.Time // time.Now
 }
 
 // Server makes boot scripts. It is safe for use from many goroutines.
 type Server struct {
 	o     Options
+	pace  *Pace
 	count counts
 
 	mu        sync.Mutex
@@ -92,7 +95,7 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	return &Server{o: o, inspected: map[string]time.Time{}, diary: map[string]said{}}, nil
+	return &Server{o: o, pace: NewPace(o.Rate), inspected: map[string]time.Time{}, diary: map[string]said{}}, nil
 }
 
 // Counts returns how many scripts were given.
@@ -137,7 +140,13 @@ func (s *Server) handler(loader string, script func(context.Context, question) s
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		text := script(r.Context(), ask(loader, base, r.URL.Query()))
+		q := ask(loader, base, r.URL.Query())
+		if client := Client(r); !q.empty && !s.pace.Allow(client, s.o.Now()) {
+			w.Header().Set("Retry-After", "5") // the script that iPXE has runs it again
+			http.Error(w, "too many requests from "+client.String(), http.StatusTooManyRequests)
+			return
+		}
+		text := script(r.Context(), q)
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -69,7 +69,7 @@ func newSite(t testing.TB, o options) *site {
 		t.Fatal(err)
 	}
 	policy := gate.Policy{InspectUnknown: o.unknown}
-	scripts, err := boot.New(boot.Options{Registry: s.store, Images: catalogue, Key: s.key.Public(), Policy: policy, Log: log, Now: s.clock})
+	scripts, err := boot.New(boot.Options{Registry: s.store, Images: catalogue, Key: s.key.Public(), Policy: policy, Rate: -1, Log: log, Now: s.clock})
 	if err != nil {
 		t.Fatal(err)
 	}

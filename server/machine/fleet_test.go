@@ -96,7 +96,7 @@ func TestAFleetInstallsWithinItsLimits(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, machines := newFleet(t, tt.machines, options{limits: tt.limits}), tt.machines
-			ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, stop := context.WithTimeout(t.Context(), 8*time.Minute)
 			defer stop()
 			var wg sync.WaitGroup
 			for _, c := range f.machines {
@@ -183,6 +183,38 @@ func BenchmarkLocalBoot(b *testing.B) {
 		for pb.Next() {
 			if c.start(b) != "localboot" {
 				b.Error("it does not boot its disk")
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+}
+
+// BenchmarkWaiting is what a machine costs each time it asks for its place in a queue of five thousand.
+func BenchmarkWaiting(b *testing.B) {
+	f := newFleet(b, 5000, options{limits: registry.SlotLimits{Global: 1}})
+	var next atomic.Int64
+	f.machines[0].start(b)
+	f.machines[0].mustClaim(b, plan.Install)
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			for i := next.Add(1); int(i) < len(f.machines); i = next.Add(1) {
+				f.machines[i].start(b)
+				if _, err := f.machines[i].claim(); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.SetParallelism(32)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			c := f.machines[1+next.Add(1)%4999]
+			if p, err := c.claim(); err != nil || p.Action != plan.Wait {
+				b.Errorf("%+v, %v", p, err)
 				return
 			}
 		}

@@ -12,9 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,8 +57,7 @@ type Options struct {
 	URL    string
 	Policy gate.Policy
 	Limits registry.SlotLimits
-	// Rate is how many requests a second one address may make in the long run, ten times as many at once; 100. Negative
-	// is no limit.
+	// Rate is as in boot.NewPace.
 	Rate float64
 	// Every is how often Run looks for orders that have expired and machines that are lost; 5 s.
 	Every time.Duration
@@ -71,7 +68,7 @@ type Options struct {
 // Server answers machines. It is safe for use from many goroutines.
 type Server struct {
 	o     Options
-	pace  *pace
+	pace  *boot.Pace
 	small chan struct{} // one place for each request whose body is in memory,
 	large chan struct{} // and for each whose body is large
 	count counts
@@ -111,9 +108,6 @@ func New(o Options) (*Server, error) {
 	if o.Every <= 0 {
 		o.Every = 5 * time.Second
 	}
-	if o.Rate == 0 {
-		o.Rate = 100
-	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
@@ -125,7 +119,7 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	return &Server{o: o, pace: newPace(o.Rate), small: make(chan struct{}, smallBodies), large: make(chan struct{}, largeBodies), said: map[string]said{}}, nil
+	return &Server{o: o, pace: boot.NewPace(o.Rate), small: make(chan struct{}, smallBodies), large: make(chan struct{}, largeBodies), said: map[string]said{}}, nil
 }
 
 // Counts returns what was done.
@@ -159,7 +153,7 @@ func handler[T any](s *Server, most int64, f func(*http.Request, T) (any, error)
 				w.Header().Set("Allow", http.MethodPost)
 				return nil, refuse(http.StatusMethodNotAllowed, "machines send by POST")
 			}
-			if client := clientOf(r); !s.pace.allow(client, s.o.Now()) {
+			if client := boot.Client(r); !s.pace.Allow(client, s.o.Now()) {
 				s.count.slowed.Add(1)
 				return nil, &failure{http.StatusTooManyRequests, "too many requests from " + client.String(), 2}
 			}
@@ -231,19 +225,6 @@ func (s *Server) reply(w http.ResponseWriter, r *http.Request, answer any, err e
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
 		s.o.Log.Info("answer a machine", "path", r.URL.Path, "to", r.RemoteAddr, "err", err)
 	}
-}
-
-// clientOf is the address that a request comes from. It is trusted for nothing but fairness.
-func clientOf(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a.Unmap().WithZone("")
 }
 
 func checkSchema(schema int) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"imgbuild/image/plan"
+	"imgbuild/server/boot"
 	"imgbuild/server/registry"
 )
 
@@ -549,43 +550,15 @@ func TestRequestsThatAreWrongAreRefused(t *testing.T) {
 }
 
 func TestAnAddressThatAsksTooFastHasToWait(t *testing.T) {
-	p := newPace(100)
-	a, b, now := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), time.Now()
-	n := 0
-	for p.allow(a, now) {
-		n++
-	}
-	if n != 1000 {
-		t.Errorf("%d at once", n)
-	}
-	if !p.allow(b, now) {
-		t.Error("another address has to wait too")
-	}
-	n = 0
-	for p.allow(a, now.Add(time.Second)) {
-		n++
-	}
-	if n != 100 {
-		t.Errorf("%d a second later", n)
-	}
-	six := func(s string) bool { return p.allow(netip.MustParseAddr(s), now) }
-	for six("fd00::1") {
-	}
-	if six("fd00::2") || !six("fd00:0:0:1::1") {
-		t.Error("a /64 is not one client")
-	}
-	if p := newPace(-1); !p.allow(a, now) || len(p.even) != 0 {
-		t.Error("no limit is one")
-	}
 	s := newSite(t, options{})
-	s.pace = newPace(0.5)
+	s.pace = boot.NewPace(0.5)
 	c := s.computer("SN-WEB1")
 	c.boot = "AAAAAAAAAAAAAAAAAAAAAA"
 	var err error
 	for i := 0; err == nil && i < 50; i++ {
 		_, err = c.claim()
 	}
-	if !refusedWith(err, 429) {
+	if !refusedWith(err, 429) || s.Counts().Slowed != 1 {
 		t.Error(err)
 	}
 }
