@@ -169,35 +169,6 @@ func postgresDSN(t testing.TB) string {
 	return c.dsn(name)
 }
 
-func TestServersThatStartTogetherMakeOneSchema(t *testing.T) {
-	dsn := postgresDSN(t)
-	var wg sync.WaitGroup
-	keys := make(chan string, 8)
-	for i := range 8 {
-		wg.Go(func() {
-			s, err := Open(t.Context(), dsn)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer s.Close()
-			key, err := s.SetSettingOnce(t.Context(), "key", []byte{byte(i)})
-			if err != nil {
-				t.Error(err)
-			}
-			keys <- string(key)
-		})
-	}
-	wg.Wait()
-	close(keys)
-	one := <-keys
-	for k := range keys {
-		if k != one {
-			t.Errorf("one server has the key %x and another %x", one, k)
-		}
-	}
-}
-
 func TestOfTwoServersOneConsumesAnOrder(t *testing.T) {
 	dsn := postgresDSN(t)
 	a, b := openAt(t, dsn), openAt(t, dsn)

@@ -175,3 +175,37 @@ func wantUnavailable(t *testing.T, err error, text string) {
 		t.Errorf("got %v, want that the database cannot be used, and %q", err, text)
 	}
 }
+
+func TestServersThatStartTogetherMakeOneSchema(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { startTogether(t, filepath.Join(t.TempDir(), "registry.db")) })
+	t.Run("postgres", func(t *testing.T) { startTogether(t, postgresDSN(t)) })
+}
+
+func startTogether(t *testing.T, dsn string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	keys := make(chan string, 8)
+	for i := range 8 {
+		wg.Go(func() {
+			s, err := Open(t.Context(), dsn)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			key, err := s.SetSettingOnce(t.Context(), "key", []byte{byte(i)})
+			if err != nil {
+				t.Error(err)
+			}
+			keys <- string(key)
+		})
+	}
+	wg.Wait()
+	close(keys)
+	one := <-keys
+	for k := range keys {
+		if k != one {
+			t.Errorf("one server has the key %x and another %x", one, k)
+		}
+	}
+}
