@@ -126,7 +126,6 @@ func TestWhatANetworkCanSay(t *testing.T) {
 		"a team with a primary":              strings.ReplaceAll(team, "%s", "activebackup, primary: lan0, updelay: 300"),
 		"a member with the bond's MTU":       "ethernets: [{name: a, match: {order: 1}, mtu: 9000}]\nbonds: [{name: bond0, mode: 802.3ad, members: [a], mtu: 9000, dhcp4: true}]",
 		"a vlan of any name":                 strings.ReplaceAll(one, "%s", "") + "\nvlans: [{name: storage, id: 7, link: lan0, addresses: [198.51.100.5/24]}]",
-		"a local DNS server of another kind": strings.ReplaceAll(one, "%s", "") + "\ndns: ['::1']",
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := read(t, text)

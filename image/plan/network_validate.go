@@ -205,9 +205,9 @@ func (c *checker) machine(n *Network) {
 			c.bad("%s is not the address of a DNS server", text(a))
 		case seen[a]:
 			c.bad("the DNS server %s is there twice", a)
-		case a.Is4() && !c.has4 && c.has6 && !a.IsLoopback():
+		case a.Is4() && !c.has4 && c.has6:
 			c.bad("the DNS server %s has an IPv4 address, and no link has one", a)
-		case a.Is6() && !c.has6 && c.has4 && !a.IsLoopback():
+		case a.Is6() && !c.has6 && c.has4:
 			c.bad("the DNS server %s has an IPv6 address, and no link has one", a)
 		}
 		seen[a] = true
