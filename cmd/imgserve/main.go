@@ -137,6 +137,7 @@ Without a configuration file, --images and --interface make a working server bes
   imgserve check                            try the configuration and look at the network
   imgserve token create alice --role admin  make an API token; prints its secret once
   imgserve backup /backup/imgserve.db       copy the registry while the server runs`,
+		Args:          cobra.ArbitraryArgs,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -109,7 +109,7 @@ func formats() map[string]strict.Format {
 		"mtu":       {From: 576, To: 9216},
 		"mac":       {What: "a MAC address", Pattern: `([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}`, Examples: []string{"52:54:00:12:34:56"}},
 		"text":      {What: "one line of text", Pattern: `[^\x00-\x1f]+`, Max: 255},
-		"loader":    {Enum: loaderNames()},
+		"loader":    {What: strings.Join(loaderNames(), ", "), Enum: loaderNames()},
 		"log":       {Enum: []string{"debug", "info", "warn", "error"}},
 	}
 }
