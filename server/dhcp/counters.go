@@ -11,6 +11,7 @@ type Counters struct {
 	Overloaded uint64 // dropped, since too much was under way
 	Offers, Acks, Naks uint64 // replies sent
 	Conflicts          uint64 // addresses that somebody used without a lease
+	Unasked            uint64 // addresses that were given though nobody could be asked about them
 	Exhausted          uint64 // clients for whom there was no address
 	Failed             uint64 // replies that could not be sent, leases that could not be stored
 }

@@ -34,6 +34,9 @@ func readLink(name string) (*link, error) {
 		return nil, fmt.Errorf("look at the addresses of interface %s: %w", name, err)
 	}
 	l := &link{name: name, index: i.Index, mac: i.HardwareAddr}
+	if len(l.mac) == 0 && i.Flags&(net.FlagLoopback|net.FlagPointToPoint) == 0 {
+		l.mac = make([]byte, 6) // a bridge that has no ports yet: package net shows no address for one that is all zeros
+	}
 	for _, a := range list {
 		n, ok := a.(*net.IPNet)
 		if !ok || n.IP.To4() == nil {

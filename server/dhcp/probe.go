@@ -53,7 +53,7 @@ func sendPacket(f *os.File, index int, protocol uint16, to, b []byte) error {
 	return errors.Join(err, sent)
 }
 
-// receivePacket reads one packet that others sent.
+// receivePacket reads one packet that others sent. It is os.ErrClosed when the socket is closed.
 func receivePacket(f *os.File, b []byte) (int, *unix.SockaddrLinklayer, error) {
 	c, err := f.SyscallConn()
 	if err != nil {
@@ -67,8 +67,13 @@ func receivePacket(f *os.File, b []byte) (int, *unix.SockaddrLinklayer, error) {
 			n, from, got = unix.Recvfrom(int(fd), b, 0)
 			return !errors.Is(got, unix.EAGAIN)
 		})
-		if err := errors.Join(err, got); err != nil {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, nil, err
+		case err != nil: // package os does not say with a word of its own that a file was closed while it was read
+			return 0, nil, os.ErrClosed
+		case got != nil:
+			return 0, nil, got
 		}
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype != unix.PACKET_OUTGOING {
 			return n, ll, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,7 @@ type Server struct {
 	count   Counters
 	ports   map[string]*port
 	reloads time.Time
+	told    time.Time // when it was last said that nobody can be asked about an address
 }
 
 // job is an answer whose leases are to be stored before it is sent.
@@ -282,19 +284,22 @@ func (s *Server) apply(a *answer, probing bool) []string {
 
 // probe asks whether an address is in use, and decides again with what it has learnt.
 func (s *Server) probe(ctx context.Context, p *port, q query, c *client, a netip.Addr, tries int) {
-	on := p
-	if q.packet.GIAddr.IsValid() || p.arp == nil {
-		on = nil
+	var on *port
+	if p.arp != nil && slices.ContainsFunc(p.link.Load().addrs, func(n netip.Prefix) bool { return n.Contains(a) }) {
+		on = p
 	}
 	who, err := s.asker.inUse(ctx, a, on, q.packet.CHAddr[:min(6, int(q.packet.HLen))])
 	if ctx.Err() != nil {
 		return
 	}
 	now := s.now()
-	if err != nil {
-		s.log.Warn("DHCP cannot ask whether an address is in use, and takes it for free", "address", a, "error", err)
-	}
 	s.mu.Lock()
+	if err != nil {
+		if s.count.Unasked++; now.Sub(s.told) > time.Minute {
+			s.told = now
+			s.log.Warn("DHCP cannot ask whether an address is in use, and takes it for free; this is said once a minute", "address", a, "error", err)
+		}
+	}
 	delete(s.asking, a)
 	s.state.probed[a] = now
 	var d lease
