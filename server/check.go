@@ -47,6 +47,9 @@ func (f Finding) String() string { return fmt.Sprintf("%-8s %s: %s", f.Level, f.
 // minFree is how much room the registry's disk should have: a year of diary for some hundred hosts.
 const minFree = 256 << 20
 
+// discoverTime is how long other DHCP servers are waited for: some try an address for three seconds before they offer it.
+const discoverTime = 6 * time.Second
+
 // checker gathers findings.
 type checker struct {
 	c    *config.Config
@@ -203,8 +206,12 @@ func (k *checker) ports(ctx context.Context) {
 				k.add(Error, "ports", "there is no network interface %s; there are %s", name, strings.Join(interfaceNames(), ", "))
 				continue
 			}
-			for _, u := range dhcp.Taken(ctx, []string{name}) {
+			taken := dhcp.Taken(ctx, []string{name})
+			for _, u := range taken {
 				k.taken("DHCP on "+name, fmt.Sprintf(":%d", u.Port), &u)
+			}
+			if len(taken) == 0 {
+				k.add(Good, "ports", "DHCP on %s can have :67 and :4011", name)
 			}
 		}
 	}
@@ -276,7 +283,9 @@ func (k *checker) dhcp(ctx context.Context) {
 		if _, err := net.InterfaceByName(name); err != nil {
 			continue // it is said already
 		}
-		others, err := dhcp.Discover(ctx, name)
+		wait, cancel := context.WithTimeout(ctx, discoverTime)
+		others, err := dhcp.Discover(wait, name)
+		cancel()
 		if err != nil {
 			k.add(Warning, "dhcp", "who else answers on %s could not be found out: %v", name, err)
 			continue
