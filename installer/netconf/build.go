@@ -222,6 +222,32 @@ func (l *Live) checkCarriers(ctx context.Context) {
 	}
 }
 
+// checkStacked waits for the carriers of bonds and VLANs, which come when those of their ports have: a bond waits for its
+// updelay, its partner or min_links. Nobody would hear what is sent before.
+func (l *Live) checkStacked(ctx context.Context) {
+	names := map[string]*link{}
+	var list []string
+	for _, k := range l.layout.links {
+		if k.nic == nil && !l.dead[k] && !k.monitored() {
+			names[k.name] = k
+			list = append(list, k.name)
+		}
+	}
+	for _, name := range waitCarrier(ctx, list, l.o.CarrierWait) {
+		k := names[name]
+		l.dead[k] = true
+		if k.below == nil || !l.dead[k.below] {
+			l.seen(k, false, "no carrier after %s, although links below it have one", seconds(l.o.CarrierWait))
+		}
+	}
+}
+
+// monitored says whether the link has a carrier only when others answer ARP requests from its address: there is no use in
+// waiting for one before it has the address.
+func (k *link) monitored() bool {
+	return k.bond != nil && k.bond.ARPInterval > 0 || k.below != nil && k.below.monitored()
+}
+
 // waitCarrier waits until all links of these names have a carrier; it returns those that have none in the end.
 func waitCarrier(ctx context.Context, names []string, wait time.Duration) []string {
 	ctx, cancel := context.WithTimeout(ctx, wait)

@@ -219,6 +219,7 @@ func (l *Live) try(ctx context.Context) error {
 	}
 	l.checkCarriers(ctx)
 	l.checkLACP(ctx)
+	l.checkStacked(ctx)
 	if err := l.lease(ctx); err != nil {
 		return err
 	}

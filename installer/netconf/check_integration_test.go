@@ -132,6 +132,16 @@ func TestTheInstallersNetworkIsGivenBackWhenItIsStopped(t *testing.T) {
 	}
 }
 
+func TestAPortThatWasDownIsDownAgain(t *testing.T) {
+	l := newLab(t, 2)
+	l.router()
+	l.peer.ip("addr add 198.51.100.1/24 dev peer1")
+	// The kernel would not take back a route of which one way is down.
+	l.machine.ip("route del 10.80.0.0/16", "link set eth1 down")
+	l.want(l.check(front+"  - {name: back, match: {order: 2}, mtu: 1400, addresses: [198.51.100.5/24, \"2001:db8:2::5/64\"], routes: [{to: 10.3.0.0/16, via: 198.51.100.1}]}\n"), false,
+		"back (eth1, 52:54:00:00:01:01): next hop 198.51.100.1 of the route to 10.3.0.0/16 answers")
+}
+
 func TestWhatCannotBeTriedTouchesNothing(t *testing.T) {
 	l := newLab(t, 2)
 	l.machine.ip("link set eth1 name other", "link set other up")

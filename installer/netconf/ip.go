@@ -122,13 +122,25 @@ func ownMACs() ([]net.HardwareAddr, error) {
 
 // configure4 adds the IPv4 addresses that nobody else has, and returns them.
 func (l *Live) configure4(ctx context.Context, k *link, dev netlink.Link, own []net.HardwareAddr) ([]netip.Prefix, error) {
-	free, err := l.probe(ctx, k, k.ip.Addresses4(), own)
+	free, err := k.ip.Addresses4(), error(nil)
+	if !k.monitored() {
+		free, err = l.probe(ctx, k, free, own)
+	}
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range free {
 		if err := netlink.AddrAdd(dev, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("add the address %s: %w", p, err)
+		}
+	}
+	if k.monitored() {
+		if len(waitCarrier(ctx, []string{k.current()}, l.o.AnswerWait)) > 0 && ctx.Err() == nil {
+			l.seen(k, false, "no carrier after %s: none of its arp_targets answers", seconds(l.o.AnswerWait))
+			return nil, nil
+		}
+		if free, err = l.probe(ctx, k, free, own); err != nil {
+			return nil, err
 		}
 	}
 	if k.lease != nil {
@@ -241,12 +253,17 @@ func (l *Live) routers(ctx context.Context, k *link, index int, updates <-chan n
 		return err
 	}
 	defer d.close()
-	router, managed, err := d.router(ctx, l.o.AnswerWait)
+	// A link that has addresses of its own may take advertisements, and need none.
+	needed, wait := k.ip.AcceptRA != nil || k.ip.DHCP6 || len(k.ip.Addresses6()) == 0, l.o.AnswerWait
+	if !needed {
+		wait = min(wait, 5*time.Second)
+	}
+	router, managed, err := d.router(ctx, wait)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask for routers: %w", err)
 	case !router.IsValid():
-		l.seen(k, false, "no router advertises itself in %s", seconds(l.o.AnswerWait))
+		l.seen(k, !needed, "no router advertises itself in %s", seconds(wait))
 		return nil
 	case len(k.ip.Addresses6()) > 0:
 		l.seen(k, true, "router %s advertises itself", router)
