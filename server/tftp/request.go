@@ -143,15 +143,15 @@ func errorPacket(code uint16, text string) []byte {
 	return append(append(b, text...), 0)
 }
 
-// netascii turns a file into the form that mode netascii has on the wire: lines end with CR LF, and a CR that does not end
-// one is CR NUL (RFC 764).
+// netascii turns a file into the form that mode netascii has on the wire: a line ends with CR LF, and a CR is CR NUL
+// (RFC 764).
 func netascii(b []byte) []byte {
 	out := make([]byte, 0, len(b)+len(b)/16)
-	for i, c := range b {
-		switch {
-		case c == '\n' && (i == 0 || b[i-1] != '\r'):
+	for _, c := range b {
+		switch c {
+		case '\n':
 			out = append(out, '\r', '\n')
-		case c == '\r' && (i+1 == len(b) || b[i+1] != '\n'):
+		case '\r':
 			out = append(out, '\r', 0)
 		default:
 			out = append(out, c)

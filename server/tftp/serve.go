@@ -134,7 +134,7 @@ func (s *Server) transfer(ctx context.Context, c *net.UDPConn, t *transfer) erro
 	if t.terms.seconds > 0 {
 		wait = time.Duration(t.terms.seconds) * time.Second
 	}
-	again := wait
+	again, heard := wait, time.Now()
 	for {
 		if err := t.due(send); err != nil {
 			return gone(err)
@@ -142,7 +142,7 @@ func (s *Server) transfer(ctx context.Context, c *net.UDPConn, t *transfer) erro
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		_ = c.SetReadDeadline(time.Now().Add(again))
+		_ = c.SetReadDeadline(time.Now().Add(min(again, patience)))
 		if ctx.Err() != nil { // the deadline that ends us may have come before this one
 			return context.Cause(ctx)
 		}
@@ -152,8 +152,8 @@ func (s *Server) transfer(ctx context.Context, c *net.UDPConn, t *transfer) erro
 			if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
 				return gone(err)
 			}
-			if retries++; retries > maxRetries {
-				return fmt.Errorf("the client has not answered %d repetitions", maxRetries)
+			if retries++; retries > maxRetries || time.Since(heard) >= patience {
+				return fmt.Errorf("the client has not answered for %s", time.Since(heard).Round(time.Second))
 			}
 			s.add(func(c *Counters) { c.Resent++ })
 			if t.rewind(); t.terms.seconds == 0 {
@@ -165,7 +165,7 @@ func (s *Server) transfer(ctx context.Context, c *net.UDPConn, t *transfer) erro
 		case ignored:
 			goto listen
 		case progress:
-			retries, again = 0, wait
+			retries, again, heard = 0, wait, time.Now()
 		case resend:
 			s.add(func(c *Counters) { c.Resent++ })
 		case finished:

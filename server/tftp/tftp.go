@@ -29,8 +29,9 @@ const (
 	maxRetries   = 6
 	firstTimeout = time.Second
 	maxTimeout   = 8 * time.Second
-	perClient    = 8    // transfers of one address at the same time
-	maxTransfers = 2048 // and of all
+	patience     = time.Minute // with a client that says nothing, whatever time it asked for
+	perClient    = 8           // transfers of one address at the same time
+	maxTransfers = 2048        // and of all
 )
 
 // Dynamic gives what a name stands for that is not in the list, as grub.cfg-01-52-54-00-12-34-56; an error that is

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 )
 
 // start runs a server on a free port of 127.0.0.1 and waits until it listens.
-func start(t *testing.T, files map[string]string, d Dynamic) (*Server, string, *bytes.Buffer) {
+func start(t *testing.T, files map[string]string, d Dynamic) (*Server, string, *waiter) {
 	t.Helper()
 	free, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -46,11 +47,12 @@ func start(t *testing.T, files map[string]string, d Dynamic) (*Server, string, *
 	case err := <-ended:
 		t.Fatal(err)
 	}
-	return s, addr, &ready.b
+	return s, addr, ready
 }
 
 // waiter is a log in which a line is waited for.
 type waiter struct {
+	mu   sync.Mutex
 	b    bytes.Buffer
 	want string
 	seen chan struct{}
@@ -58,11 +60,19 @@ type waiter struct {
 }
 
 func (w *waiter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if !w.once && strings.Contains(string(p), w.want) {
 		w.once = true
 		close(w.seen)
 	}
 	return w.b.Write(p)
+}
+
+func (w *waiter) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
 }
 
 func loader(t *testing.T, size int) (string, []byte) {

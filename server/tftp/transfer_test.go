@@ -244,7 +244,7 @@ func TestAClientThatLosesTheSameBlockAgainAndAgainDoesNotFloodTheLine(t *testing
 }
 
 func TestNetasciiIsAsTelnetHasIt(t *testing.T) {
-	for in, want := range map[string]string{"a\nb\n": "a\r\nb\r\n", "a\r\nb": "a\r\nb", "a\rb\r": "a\r\x00b\r\x00", "": ""} {
+	for in, want := range map[string]string{"a\nb\n": "a\r\nb\r\n", "a\r\nb": "a\r\x00\r\nb", "a\rb\r": "a\r\x00b\r\x00", "": ""} {
 		if got := string(netascii([]byte(in))); got != want {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
