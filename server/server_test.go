@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,15 +25,17 @@ import (
 	"imgbuild/server/releases/releasetest"
 )
 
-// freePort is a port of loopback that nobody has.
+// freePort is a port of loopback that nobody has, below those that the kernel gives to whoever connects: a server comes back
+// to it.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close() // it is ours now, as far as one can tell
+			return address
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // configuration is one of a server on loopback with a signed release, without DHCP and TFTP.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -45,12 +46,41 @@ type site struct {
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
+	more chan struct{} // closed with the next words
 }
 
 func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	return o.text.Write(b)
+}
+
+// says waits until the program has said something: its words come through a pipe, later than what it does.
+func (o *output) says(t *testing.T, want string) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		o.mu.Lock()
+		said := strings.Contains(o.text.String(), want)
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		more := o.more
+		o.mu.Unlock()
+		if said {
+			return
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			t.Errorf("the log does not say %q:\n%s", want, o)
+			return
+		}
+	}
 }
 
 func (o *output) String() string {
@@ -66,14 +96,13 @@ func newSite(t *testing.T, state, more string) *site {
 	if s.program, err = exec.LookPath("imgserve"); err != nil { // testscript.Main puts this test's binary into PATH under that name
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.address = l.Addr().String()
-	s.url = "http://" + s.address
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
+	// Below the ports that the kernel gives to others: the server comes back to it after each kill.
+	for s.address == "" {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			s.address, s.url = address, "http://"+address
+			_ = l.Close() // it is ours now, as far as one can tell
+		}
 	}
 	key := releasetest.Key(t)
 	releasetest.Write(t, filepath.Join(s.dir, "images"), releasetest.Release{Name: "web", Version: "1.0", Key: key, RootfsBytes: 4 << 20})
@@ -289,9 +318,7 @@ const oldRecord = `{"sn":"SNA001","hostname":"web1","ip":"10.0.0.11","netmask":"
 func TestAMachineIsInstalledAlthoughTheServerIsKilledOnTheWay(t *testing.T) {
 	s := newSite(t, "", "legacy_clients: [127.0.0.0/8]\n")
 	s.start()
-	if !strings.Contains(s.out.String(), "imgserve token create NAME --role admin") {
-		t.Errorf("the first start does not say how to go on:\n%s", s.out)
-	}
+	s.out.says(t, "imgserve token create NAME --role admin")
 	s.makeToken()
 	s.want(201, "POST", "/api/v1/servers", "", oldRecord) // an old script
 	if _, script := s.netboot("SNA001"); strings.Contains(script, "imgbuild.boot=") {
@@ -425,9 +452,7 @@ func TestAFullDiskIsSaidAndLosesNothing(t *testing.T) {
 	if status != http.StatusServiceUnavailable || !strings.Contains(string(body), "nothing was changed") {
 		t.Errorf("on a full disk: %d %s", status, body)
 	}
-	if !strings.Contains(s.out.String(), "full") {
-		t.Errorf("the log does not say it:\n%s", s.out)
-	}
+	s.out.says(t, "full")
 	if h := s.host(fmt.Sprintf("SN%05d", good)); h.SN == "" {
 		t.Error("what was acknowledged is lost")
 	}
@@ -494,9 +519,7 @@ func TestOneSignalStopsItAndABackupIsMadeWhileItRuns(t *testing.T) {
 	if err := <-s.ended; err != nil {
 		t.Errorf("%v\n%s", err, s.out)
 	}
-	if !strings.Contains(s.out.String(), "stopping") {
-		t.Errorf("%s", s.out)
-	}
+	s.out.says(t, "stopping")
 }
 
 // TestItServesWithoutRoot starts the server as nobody with the unit's two capabilities, on DHCP's and TFTP's ports in a
@@ -569,15 +592,10 @@ func TestItServesWithoutRoot(t *testing.T) {
 	curl := func() error {
 		return exec.CommandContext(t.Context(), ip, "netns", "exec", name, "curl", "-sf", "-m", "2", "http://10.66.0.1:8080/readyz").Run()
 	}
-	for deadline := time.Now().Add(30 * time.Second); curl() != nil || !strings.Contains(out.String(), "DHCP is served"); time.Sleep(50 * time.Millisecond) {
-		select {
-		case err := <-ended:
-			t.Fatalf("it ended: %v\n%s", err, out)
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("it does not serve:\n%s", out)
-		}
+	out.says(t, "msg=ready")
+	out.says(t, "DHCP is served")
+	if err := curl(); err != nil {
+		t.Fatalf("it does not serve: %v\n%s", err, out)
 	}
 	if got, err := exec.CommandContext(t.Context(), ip, "netns", "exec", name, "curl", "-s", "-m", "5", "tftp://10.66.0.1/grub.cfg").CombinedOutput(); err != nil || !strings.Contains(string(got), "imgserve") {
 		t.Errorf("TFTP: %v: %s\n%s", err, got, out)
