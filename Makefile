@@ -15,7 +15,7 @@ EXEC := $(if $(ROOT),-exec '$(ROOT)')
 # Real CentOS 7 packages for tests that skip, saying so, where there are none.
 export IMGBUILD_EL7 ?= $(abspath $(wildcard ../shared/el7))
 
-.PHONY: help setup installers build demo test lint unit integration e2e e2e-short bench clean
+.PHONY: help setup setup-test installers build demo test lint unit integration e2e e2e-short bench clean
 
 help: ## print this
 	@echo "imgbuild: CentOS-family Linux onto bare metal. Targets:"
@@ -23,6 +23,9 @@ help: ## print this
 
 setup: ## install the host packages that building and testing need (Debian 12+, EL 9+)
 	@scripts/setup.sh
+
+setup-test:
+	@scripts/setup.sh test
 
 installers:
 	@mkdir -p $(INSTALLERS)
@@ -38,7 +41,7 @@ build: installers ## compile imgbuild (with the installers inside), imgserve, im
 demo: setup build ## build an image, install it on a QEMU machine, boot that from its disk (DEMO_PROFILE=, DEMO_FIRMWARE=bios,uefi)
 	$(ROOT) $(BIN)/testvm demo $(if $(DEMO_PROFILE),--profile '$(DEMO_PROFILE)') $(if $(DEMO_FIRMWARE),--firmware '$(DEMO_FIRMWARE)')
 
-test: setup build lint integration e2e-short ## lint, unit, integration and end-to-end tests; what CI runs, under 45 minutes
+test: setup-test build lint integration e2e-short ## lint, unit, integration and end-to-end tests; what CI runs, under 45 minutes
 
 lint: ## gofmt, go vet and staticcheck, for all build tags
 	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); [ -z "$$bad" ] || { echo "not gofmt-ed:"; echo "$$bad"; exit 1; }
@@ -55,10 +58,10 @@ integration: build ## unit tests, and those against real dnf, mksquashfs, loop d
 e2e-short: build ## install and boot QEMU machines, BIOS and UEFI, good and bad input (root)
 	$(GO) test $(EXEC) -tags e2e -short -count=1 -timeout 40m -v ./testvm/e2e
 
-e2e: setup build ## the wider matrix of QEMU machines: disks, file systems, network boot (root)
+e2e: setup-test build ## the wider matrix of QEMU machines: disks, file systems, network boot (root)
 	$(GO) test $(EXEC) -tags e2e -p 1 -count=1 -timeout 3h -v ./initramfs ./testvm/e2e
 
-bench: setup build ## speed and size figures, each beside its peer tool in the same run (root)
+bench: setup-test build ## speed and size figures, each beside its peer tool in the same run (root)
 	$(ROOT) scripts/bench.sh
 
 clean: ## remove what make build, demo and bench made (the cache in /var/cache/imgbuild stays)

@@ -53,9 +53,22 @@ func (s *grub) echo(text string) {
 	s.raw("echo " + s.line(strings.TrimLeft(text, "- ")))
 }
 
-// localBoot returns to the firmware with a failure, so that it goes on to the next boot option. A GRUB whose exit takes no
-// number passes over it.
-func (s *grub) localBoot() { s.raw("exit 1") }
+// grubLocal starts what a disk has on the removable path (UEFI 2.10, 3.5.1.1), as firmware does that knows no boot entry of
+// it. Returning to the firmware with a failure would be better, and is what is left where no disk has it, but the GRUB of
+// many a distribution takes no number with exit: it returns with success, and the firmware then shows its menu and waits.
+const grubLocal = `set loader=/EFI/BOOT/BOOTX64.EFI
+if [ "$grub_cpu" = arm64 ]; then
+  set loader=/EFI/BOOT/BOOTAA64.EFI
+fi
+if search --no-floppy --file --set=disk "$loader"; then
+  if chainloader "($disk)$loader"; then
+    boot
+  fi
+fi
+exit 1
+`
+
+func (s *grub) localBoot() { s.b.WriteString(grubLocal) }
 
 func (s *grub) text() string {
 	if s.err == nil {

@@ -129,6 +129,10 @@ func FuzzNoValueBreaksOutOfAScript(f *testing.F) {
 // grubCheck takes a GRUB script apart: words in single or double quotes or bare, ; and newlines between commands.
 func grubCheck(t *testing.T, script string, action plan.Action) {
 	t.Helper()
+	script, local := strings.CutSuffix(script, grubLocal)
+	if !local {
+		t.Fatalf("the script does not end with the disk:\n%s", script)
+	}
 	for _, line := range grubWords(t, script) {
 		for len(line) > 0 && (line[0] == "if" || line[0] == "then" || line[0] == "else") {
 			line = line[1:]

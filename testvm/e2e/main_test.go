@@ -49,7 +49,11 @@ func TestMain(m *testing.M) {
 }
 
 func prepare(ctx context.Context) (s suite, err error) {
-	s.host, err = testvm.NewHost(ctx, testvm.NeedDnsmasq|testvm.NeedUEFI|testvm.NeedIPXEEFI)
+	need := testvm.NeedDnsmasq | testvm.NeedUEFI | testvm.NeedIPXEEFI
+	if !testing.Short() {
+		need |= testvm.NeedSecureBoot
+	}
+	s.host, err = testvm.NewHost(ctx, need)
 	if err != nil {
 		return s, err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"imgbuild/server/registry"
 	"imgbuild/testvm"
+	"imgbuild/testvm/standin"
 )
 
 // rack is a network with a real imgserve that gives out addresses, boot loaders, scripts and releases.
@@ -31,7 +32,8 @@ type rack struct {
 	key     ssh.Signer
 }
 
-func newRack(t *testing.T, name string) *rack {
+// newRack starts the server. More is further YAML of its configuration.
+func newRack(t *testing.T, name string, more ...string) *rack {
 	t.Helper()
 	n, err := shared.host.NewNetwork(t.Context(), testvm.NetworkConfig{NoDHCP: true})
 	if err != nil {
@@ -56,7 +58,7 @@ dhcp:
     - subnet: 10.77.0.0/24
       range: 10.77.0.100-10.77.0.199
       lease: 10m
-`, testvm.ServerURL, filepath.Dir(filepath.Dir(shared.release)), filepath.Join(t.TempDir(), "state"))
+%s`, testvm.ServerURL, filepath.Dir(filepath.Dir(shared.release)), filepath.Join(t.TempDir(), "state"), strings.Join(more, ""))
 	log := &strings.Builder{}
 	s, err := n.StartImgserve(t.Context(), testvm.ImgserveConfig{
 		Imgserve: filepath.Join(root, "build/imgserve"), Imgctl: filepath.Join(root, "build/imgctl"), Dir: t.TempDir(), YAML: yaml,
@@ -365,4 +367,62 @@ func TestAMachineWithoutASerialNumberBootsItsDisk(t *testing.T) {
 	if out := r.ctl("hosts", "list", "-o", "json"); strings.Contains(out, "O.E.M") {
 		t.Errorf("it was written down: %s", out)
 	}
+}
+
+// With Secure Boot the firmware starts shim, shim GRUB, and GRUB the release's kernel: each signed, each asked of the same
+// server, and the same gate decides.
+func TestAMachineWithSecureBootIsInstalledThroughShimAndGRUB(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
+	if _, err := testvm.FindTools(testvm.HostFinder(), testvm.NeedSecureBoot); err != nil {
+		t.Skip(err)
+	}
+	t.Parallel()
+	files := signedLoaders(t)
+	r := newRack(t, "rack-secure", "loaders:\n  secure_boot: true\n  files:\n    shimx64.efi: "+files["shimx64.efi"]+"\n    grubx64.efi: "+files["grubx64.efi"]+"\n")
+	const sn = "SN-SECURE"
+	s := scenario(t, "rack-secure", emptyDisk(t, "E2ESECURE", 8<<30))
+	s.Firmware = testvm.SecureBoot
+	s.SMBIOS = testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
+	r.know(sn, "  hostname: secure.example.org\n  macs: [\"52:54:00:77:00:01\"]\n")
+	r.ctl("order", "install", sn, "--image", shared.manifest.Name, "--reason", "a new machine")
+	m := r.machine(s, "install")
+	r.expect(m, finish, `imgbuild: done: `)
+	ctx, cancel := context.WithTimeout(t.Context(), finish)
+	defer cancel()
+	if err := m.Console().Login(ctx, "root", testvm.DemoPassword); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := m.Console().Run(ctx, "dmesg | grep -i 'secure boot'; hostname")
+	if err != nil || !strings.Contains(out, "Secure boot enabled") || !strings.Contains(out, "secure.example.org") {
+		t.Errorf("the installed system says %q, %v", out, err)
+	}
+	r.awaitState(sn, registry.Installed)
+	if h := r.host(sn); h.Inventory == nil || !h.Inventory.SecureBoot {
+		t.Errorf("its inventory does not say that Secure Boot is on: %+v", h.Inventory)
+	}
+	t.Logf("the diary:\n%s", r.ctl("logs", sn))
+}
+
+// signedLoaders takes shim and GRUB out of the packages that the stand-in was made of: they are of the kernel's distribution.
+func signedLoaders(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for name, from := range map[string][2]string{
+		"shimx64.efi": {"shim-signed_*.deb", "usr/lib/shim/shimx64.efi.signed"},
+		"grubx64.efi": {"grub-efi-amd64-signed_*.deb", "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"},
+	} {
+		packages, err := filepath.Glob(filepath.Join(standin.DefaultDir, "debs", from[0]))
+		if err != nil || len(packages) == 0 {
+			t.Skipf("the stand-in's packages have no %s: %v", from[0], err)
+		}
+		dir := t.TempDir()
+		tool(t, "dpkg-deb", "-x", packages[len(packages)-1], dir)
+		files[name] = filepath.Join(dir, from[1])
+		if _, err := os.Stat(files[name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
 }
