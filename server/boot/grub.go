@@ -56,12 +56,13 @@ func (s *grub) echo(text string) {
 // grubLocal starts what a disk has on the removable path (UEFI 2.10, 3.5.1.1), as firmware does that knows no boot entry of
 // it. Returning to the firmware with a failure would be better, and is what is left where no disk has it, but the GRUB of
 // many a distribution takes no number with exit: it returns with success, and the firmware then shows its menu and waits.
+// What is started is told that it comes from the device root, whatever device its path names, and looks there for more.
 const grubLocal = `set loader=/EFI/BOOT/BOOTX64.EFI
 if [ "$grub_cpu" = arm64 ]; then
   set loader=/EFI/BOOT/BOOTAA64.EFI
 fi
-if search --no-floppy --file --set=disk "$loader"; then
-  if chainloader "($disk)$loader"; then
+if search --no-floppy --file --set=root "$loader"; then
+  if chainloader "($root)$loader"; then
     boot
   fi
 fi
