@@ -1,7 +1,8 @@
 #!/bin/sh
 # Prints what imgbuild takes, beside the tool that people would use instead, measured in the same run: building against
-# dnf and mksquashfs by hand, unpacking against unsquashfs, and the sizes of the initramfs. Needs root, make setup and make
-# build. BENCH_COUNT= repeats each (default 1).
+# dnf and mksquashfs by hand, unpacking against unsquashfs, the sizes of the initramfs, and imgserve in a boot storm against
+# dnsmasq and nginx. Needs root, make setup-test and make build. BENCH_COUNT= repeats each but the storm (default 1);
+# BENCH_MACHINES= is how many machines start (default 1000,10000).
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-go}
@@ -34,3 +35,6 @@ done
 
 say "the initramfs with the installer, of a distribution's kernel with all its drivers"
 run InitramfsWith ./initramfs
+
+say "a boot storm: imgserve with SQLite, then dnsmasq and nginx for the parts that they can do"
+build/testvm storm --release build/bench/demo/1 --machines "${BENCH_MACHINES:-1000,10000}"

@@ -55,7 +55,7 @@ func (n *Network) StartImgserve(ctx context.Context, c ImgserveConfig) (*Imgserv
 	if err := s.Start(ctx); err != nil {
 		return nil, err
 	}
-	secret, err := s.run(ctx, nil, c.Imgserve, "token", "create", "testvm", "--role", "admin", "--config", s.file)
+	secret, err := s.run(ctx, "", nil, c.Imgserve, "token", "create", "testvm", "--role", "admin", "--config", s.file)
 	if err != nil {
 		s.Kill()
 		return fail(err)
@@ -125,12 +125,21 @@ func (s *Imgserve) Stop(ctx context.Context) error {
 
 // Ctl runs imgctl with the token, and returns what it printed on standard output.
 func (s *Imgserve) Ctl(ctx context.Context, args ...string) (string, error) {
-	return s.run(ctx, []string{"IMGCTL_SERVER=" + ServerURL, "IMGCTL_TOKEN=" + s.token}, s.config.Imgctl, args...)
+	return s.CtlInput(ctx, "", args...)
 }
 
-func (s *Imgserve) run(ctx context.Context, env []string, program string, args ...string) (string, error) {
+// CtlInput is Ctl with something on imgctl's standard input.
+func (s *Imgserve) CtlInput(ctx context.Context, stdin string, args ...string) (string, error) {
+	return s.run(ctx, stdin, []string{"IMGCTL_SERVER=" + ServerURL, "IMGCTL_TOKEN=" + s.token}, s.config.Imgctl, args...)
+}
+
+// PID is the server's process, as long as it runs.
+func (s *Imgserve) PID() int { return s.process.PID() }
+
+func (s *Imgserve) run(ctx context.Context, stdin string, env []string, program string, args ...string) (string, error) {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	p, err := s.network.ns.Start(cmd)

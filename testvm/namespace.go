@@ -113,6 +113,9 @@ func (n *Namespace) Start(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
+// PID is the program's process, as long as it runs.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Done is closed when the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -62,6 +62,6 @@ and HTTP beside it. It needs root, and leaves nothing behind but the files that 
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())}
 	})
-	root.AddCommand(demoCommand(), installCommand(), runCommand(), standinCommand())
+	root.AddCommand(demoCommand(), installCommand(), runCommand(), standinCommand(), stormCommand())
 	return root
 }
