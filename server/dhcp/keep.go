@@ -48,7 +48,7 @@ func (s *Server) merge(list []registry.Lease) {
 // follow takes over what people change in the registry, until the context ends.
 func (s *Server) follow(ctx context.Context, changes <-chan registry.Event) {
 	for e := range changes {
-		if e.SN == "" || e.Machine != nil { // what a machine says of its installation changes no address
+		if e.SN == "" || e.Order != "" { // what happens to an order, or is said of an installation, changes no address
 			continue
 		}
 		h, err := s.hosts.Host(ctx, e.SN)

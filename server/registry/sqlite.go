@@ -61,12 +61,12 @@ func (b *sqlite) open(ctx context.Context) (*sql.DB, *sql.DB, error) {
 
 // connect makes a pool of at most n connections.
 func (b *sqlite) connect(options string, n int) (*sql.DB, error) {
-	u := url.URL{Scheme: "file", Path: b.path, RawQuery: "mode=rw&_error_rc=1&_dqs=0&_busy_timeout=10000&_foreign_keys=1&_synchronous=FULL&" + options}
+	u := url.URL{Scheme: "file", Path: b.path, RawQuery: "mode=rw&_error_rc=1&_dqs=0&_busy_timeout=10000&_foreign_keys=1&_synchronous=FULL&_pragma=temp_store(memory)&" + options}
 	c, err := driver.NewConnector(u.String())
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(c)
+	db := sql.OpenDB(preparing{c})
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	return db, nil
@@ -144,11 +144,12 @@ func (b *sqlite) bind(query string) string { return query }
 func (b *sqlite) lock(context.Context, *sql.Tx) error { return nil } // the transaction began with the lock
 
 func (b *sqlite) mark(ctx context.Context, tx *sql.Tx, set bool) error {
-	query := `SAVEPOINT one`
 	if set {
-		query = `RELEASE SAVEPOINT one; SAVEPOINT one`
+		if _, err := tx.ExecContext(ctx, `RELEASE SAVEPOINT one`); err != nil {
+			return err
+		}
 	}
-	_, err := tx.ExecContext(ctx, query)
+	_, err := tx.ExecContext(ctx, `SAVEPOINT one`)
 	return err
 }
 
