@@ -38,7 +38,7 @@ ca-certificates openssl make"
 # want one that is not there are skipped and say so.
 debian_test="
 postgresql isc-dhcp-client isc-dhcp-relay busybox-static tftp-hpa atftp curl kea-admin
-lldpd selinux-utils selinux-policy-default network-manager dbus grub-common nginx-light"
+lldpd selinux-utils selinux-policy-default network-manager dbus grub-common nginx"
 
 el_test="
 postgresql-server dhcp-client dhcp-relay busybox tftp atftp curl kea
