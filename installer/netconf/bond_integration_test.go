@@ -69,6 +69,7 @@ func TestALACPPartnerThatIsNoneIsFound(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	l.peer.ip("link set peer1 down")
+	l.unplugged = "eth1"
 	got = l.check(lacp)
 	l.want(got, true, "lan1 (eth1, 52:54:00:00:01:01): no carrier after 4 s")
 }

@@ -258,6 +258,7 @@ func (n *netns) dnsmasq(link string, args ...string) {
 
 // lab is a machine with some ports, and what is at the other ends of their cables.
 type lab struct {
+	unplugged     string // a port of the machine without a carrier, if the test made one
 	t             *testing.T
 	machine, peer *netns
 	nics          []plan.NIC
@@ -343,15 +344,25 @@ func (l *lab) check(network string, change ...func(*request)) result {
 	return got
 }
 
-// settle waits until no address is tentative.
+// settle waits until no address is tentative, but on the port that the test has unplugged, where they stay so.
 func (l *lab) settle() {
 	l.t.Helper()
 	for range 100 {
-		out, err := l.machine.command(context.Background(), "ip", "-6", "addr", "show", "tentative", "-dadfailed").CombinedOutput()
+		out, err := l.machine.command(context.Background(), "ip", "-j", "-6", "addr", "show", "tentative", "-dadfailed").CombinedOutput()
 		if err != nil {
 			l.t.Fatalf("%v: %s", err, out)
 		}
-		if len(strings.TrimSpace(string(out))) == 0 {
+		var links []struct {
+			Name string `json:"ifname"`
+		}
+		if err := json.Unmarshal(out, &links); err != nil {
+			l.t.Fatalf("read what ip prints: %v: %s", err, out)
+		}
+		waiting := false
+		for _, k := range links { // ip prints an empty object for each that it leaves out
+			waiting = waiting || k.Name != "" && k.Name != l.unplugged
+		}
+		if !waiting {
 			return
 		}
 		time.Sleep(100 * time.Millisecond) // ip monitor would miss what is over before it listens

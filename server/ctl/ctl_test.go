@@ -153,6 +153,7 @@ func TestAllThatInstallsIsWatchedAndNewOnesCome(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- tl.Watch(ctx, nil, WatchOptions{}) }()
+	s.AwaitStream(t)
 	play(t, s, "SN-1", "boot", plan.Event{})
 	out.await(t, "SN-1: the machine has booted")
 	other, _, _ := tool(t, s)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -195,3 +196,52 @@ func mustBeUntouchedEmpty(t *testing.T, disk string) {
 
 // longTimeout is for what must fail: a machine that neither fails nor succeeds by then hangs.
 const longTimeout = 10 * time.Minute
+
+// Bonds, VLANs and LACP need kernel modules that a build host seldom has: the tests of package netconf run in the installed
+// system, whose kernel has them.
+func TestHostNetworksAreTriedOnARealKernel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "integration", "-o", filepath.Join(dir, "netconf.test"), "../../installer/netconf")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "testdata"), os.DirFS("../../installer/netconf/testdata")); err != nil {
+		t.Fatal(err)
+	}
+	tests := emptyDisk(t, "TESTS", 256<<20)
+	tool(t, "mkfs.ext4", "-q", "-F", "-L", "tests", "-d", dir, tests.Path)
+	s := scenario(t, "netconf", emptyDisk(t, "E2ENETCONF", 8<<30))
+	s.Via = testvm.BootKernel
+	if _, err := shared.host.Install(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	n, err := shared.host.NewNetwork(t.Context(), testvm.NetworkConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*longTimeout)
+	defer cancel()
+	m, err := n.Start(ctx, testvm.Config{Name: s.Name, Disks: append(s.Disks, tests), NICs: []testvm.NIC{{}}}, testvm.ConsoleConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Console().Login(ctx, "root", testvm.DemoPassword); err != nil {
+		t.Fatal(err)
+	}
+	const run = `mkdir -p /run/t && mount LABEL=tests /run/t && modprobe -a bonding 8021q veth && cd /run/t && ./netconf.test -test.v -test.run 'LACP|Bond|VLAN|Team' -test.skip Fuzz`
+	out, status, err := m.Console().Run(ctx, run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("in the machine:\n%s", out)
+	if status != 0 || !strings.Contains(out, "--- PASS: ") {
+		t.Errorf("the tests ended with status %d", status)
+	}
+}

@@ -34,6 +34,7 @@ type Server struct {
 	stop      func()
 	addr      string
 	seq       map[string]int64 // of an order's events
+	streams   chan struct{}    // one for each stream of events that was asked for
 }
 
 // Start runs a server until the test ends.
@@ -53,7 +54,7 @@ func Start(t testing.TB) *Server {
 }
 
 func start(ctx context.Context, dir string, key image.PrivateKey, write func(string, releasetest.Release)) (*Server, error) {
-	s := &Server{dir: dir, Tokens: map[registry.Role]string{}, addr: "127.0.0.1:0", seq: map[string]int64{}}
+	s := &Server{dir: dir, Tokens: map[registry.Role]string{}, addr: "127.0.0.1:0", seq: map[string]int64{}, streams: make(chan struct{}, 100)}
 	var err error
 	if s.Store, err = registry.Open(ctx, filepath.Join(dir, "registry.db")); err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (s *Server) Resume() error {
 	defer s.mu.Unlock()
 	s.addr = l.Addr().String()
 	s.URL = "http://" + s.addr
-	h := &http.Server{Handler: a, ReadHeaderTimeout: time.Minute}
+	h := &http.Server{Handler: s.seen(a), ReadHeaderTimeout: time.Minute}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -107,6 +108,29 @@ func (s *Server) Resume() error {
 		<-ended
 	}
 	return nil
+}
+
+func (s *Server) seen(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept") == "text/event-stream" {
+			select {
+			case s.streams <- struct{}{}:
+			default: // nobody awaits that many
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// AwaitStream waits until somebody has asked for a stream of events, once for each time that it is called: who did knows
+// by then what was before.
+func (s *Server) AwaitStream(t testing.TB) {
+	t.Helper()
+	select {
+	case <-s.streams:
+	case <-t.Context().Done():
+		t.Fatal("nobody asks for events")
+	}
 }
 
 // Stop ends the listener and every connection, as a server that is killed does. The registry stays.
