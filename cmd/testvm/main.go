@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"imgbuild/testvm/storm"
 )
 
 // version is set by the linker; see the Makefile.
@@ -37,6 +39,8 @@ func run() int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, storm.ErrSaid):
+		return exitFailed
 	case errors.As(err, &u):
 		fmt.Fprintln(os.Stderr, "testvm:", err)
 		return exitUsage

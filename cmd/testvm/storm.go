@@ -68,6 +68,7 @@ One wrong or missing answer ends it with an error. Clients and servers share the
 	f.IntSliceVar(&o.Machines, "machines", []int{1000, 10000}, "how many machines start: one storm for each number")
 	f.IntVar(&o.Parallel, "parallel", 256, "how many of them ask at the same time")
 	f.IntVar(&o.Slots, "slots", 50, "how many may install at the same time, where the queue is measured")
+	f.StringSliceVar(&o.Trust, "trust", nil, "files with public keys of releases (default: imgserve's)")
 	f.StringVar(&o.Imgserve, "imgserve", "", "the imgserve program (default: the one beside this program)")
 	f.StringVar(&o.Imgctl, "imgctl", "", "the imgctl program (default: the one beside this program)")
 	f.StringVar(&o.Nginx, "nginx", "", "the nginx program (default: the one of the PATH)")

@@ -14,6 +14,9 @@ import (
 	"imgbuild/testvm"
 )
 
+// ErrSaid is returned by Isolate for a program that failed and has said why itself.
+var ErrSaid = errors.New("run boot storm in a network namespace of its own")
+
 // Isolate runs a program, with its arguments, in a network namespace of its own, and waits for it. Sockets belong to the
 // namespace of the thread that makes them: thousands of machines cannot take turns on one thread, as testvm.Namespace has
 // them do. The program is told to end when ctx does, and ends with this process.
@@ -31,7 +34,7 @@ func Isolate(ctx context.Context, argv []string, out, errs io.Writer) error {
 	cmd.WaitDelay = 30 * time.Second
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() {
-		return fmt.Errorf("run boot storm: %w; it said why", err)
+		return fmt.Errorf("%w: %w", ErrSaid, err)
 	}
 	if err != nil {
 		return fmt.Errorf("run boot storm in a network namespace of its own: %w", err)

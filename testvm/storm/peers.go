@@ -65,7 +65,7 @@ func (l *lab) dnsmasq(ctx context.Context, machines []*machine) error {
 	}
 	l.relay.repeated.Store(0)
 	var lost atomic.Int64
-	what := fmt.Sprintf("dnsmasq: the same, %d at a time", dnsmasqParallel)
+	what := fmt.Sprintf("dnsmasq: DHCP, %d at a time", dnsmasqParallel)
 	r, err := wave(ctx, what, len(machines), dnsmasqParallel, &usage{p.PID()}, func(ctx context.Context, i int) error {
 		if _, _, err := l.relay.lease(ctx, machines[i]); err != nil {
 			lost.Add(1) // that is a figure too

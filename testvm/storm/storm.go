@@ -28,6 +28,8 @@ import (
 type Options struct {
 	// Release is a release's directory, <images>/<name>/<version>.
 	Release string
+	// Trust are files with public keys of releases; empty for those that imgserve trusts by itself.
+	Trust []string
 	// Imgserve and Imgctl are the programs that are measured.
 	Imgserve, Imgctl string
 	// Dnsmasq and Nginx are programs to compare with; without one its part is left out.
@@ -77,7 +79,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // storm is everything for one number of machines.
 func (l *lab) storm(ctx context.Context, n int) error {
-	fmt.Fprintf(l.o.Out, "\n%d machines, %d of them at the same time; on %d CPUs, which they share with the servers; databases on %s\n",
+	fmt.Fprintf(l.o.Out, "\n%d machines, %d of them at the same time, on %d CPUs, which they share with the server, whose CPU and memory these are; database on %s\n",
 		n, l.o.Parallel, runtime.NumCPU(), fileSystem(l.o.Dir))
 	l.table = &table{out: l.o.Out}
 	began := time.Now()
@@ -125,6 +127,13 @@ func (l *lab) start(ctx context.Context, n, slots int) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	trust := ""
+	for _, file := range l.o.Trust {
+		trust += fmt.Sprintf("  - %q\n", file)
+	}
+	if trust != "" {
+		trust = "trust:\n" + trust
+	}
 	yaml := fmt.Sprintf(`interface: br0
 listen: :8080
 url: %s
@@ -141,7 +150,7 @@ dhcp:
       relay_only: true
 tftp:
   enabled: false
-`, testvm.ServerURL, filepath.Dir(filepath.Dir(l.o.Release)), filepath.Join(dir, "state"), slots, machinesNet, relayAddr)
+%s`, testvm.ServerURL, filepath.Dir(filepath.Dir(l.o.Release)), filepath.Join(dir, "state"), slots, machinesNet, relayAddr, trust)
 	s, err := l.network.StartImgserve(ctx, testvm.ImgserveConfig{Imgserve: l.o.Imgserve, Imgctl: l.o.Imgctl, Dir: dir, YAML: yaml, Log: l.o.Log})
 	if err != nil {
 		return nil, err
