@@ -154,7 +154,7 @@ func (l *Live) Restore(ctx context.Context) error {
 	if l.before == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.o.CarrierWait+30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.o.CarrierWait+time.Minute) // twice refusedWait, and solicitations
 	defer cancel()
 	for _, n := range l.leases {
 		n.Close()

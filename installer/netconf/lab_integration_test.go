@@ -300,13 +300,26 @@ func newLab(t *testing.T, ports int) *lab {
 // check does what the request says, and tests that the installer's network is what it was.
 func (l *lab) check(network string, change ...func(*request)) result {
 	l.t.Helper()
+	l.settle()
+	before := l.state()
+	r, got := l.run(network, change...)
+	if r.Stay == "" {
+		l.settle()
+		if after := l.state(); after != before {
+			l.t.Errorf("the installer's network is not what it was:\n%s", difference(before, after))
+		}
+	}
+	return got
+}
+
+// run does what the request says.
+func (l *lab) run(network string, change ...func(*request)) (request, result) {
+	l.t.Helper()
 	r := request{Network: *read(l.t, network), NICs: l.nics,
 		Waits: [4]time.Duration{4 * time.Second, 15 * time.Second, 4 * time.Second, 5 * time.Second}}
 	for _, f := range change {
 		f(&r)
 	}
-	l.settle()
-	before := l.state()
 	in, err := json.Marshal(r)
 	if err != nil {
 		l.t.Fatal(err)
@@ -327,47 +340,85 @@ func (l *lab) check(network string, change ...func(*request)) result {
 		l.t.Fatal(err)
 	}
 	l.t.Logf("%s in %s:\n%s", l.t.Name(), got.Took.Round(time.Millisecond), log.String())
-	if r.Stay == "" {
-		l.settle()
-		after := l.state()
-		for range 30 {
-			if after == before {
-				break
-			}
-			time.Sleep(100 * time.Millisecond) // the kernel makes the local routes of IPv6 addresses in a queue of its own
-			after = l.state()
-		}
-		if after != before {
-			l.t.Errorf("the installer's network is not what it was:\n%s", difference(before, after))
-		}
-	}
-	return got
+	return r, got
 }
 
-// settle waits until no address is tentative, but on the port that the test has unplugged, where they stay so.
+// settle waits until every link with a carrier has its link-local address, and every IPv6 address has been found free and
+// has its local route, which the kernel makes one after the other, each in its own time. The port that the test has
+// unplugged never gets there.
 func (l *lab) settle() {
 	l.t.Helper()
-	for range 100 {
-		out, err := l.machine.command(context.Background(), "ip", "-j", "-6", "addr", "show", "tentative", "-dadfailed").CombinedOutput()
-		if err != nil {
-			l.t.Fatalf("%v: %s", err, out)
-		}
-		var links []struct {
-			Name string `json:"ifname"`
-		}
-		if err := json.Unmarshal(out, &links); err != nil {
-			l.t.Fatalf("read what ip prints: %v: %s", err, out)
-		}
-		waiting := false
-		for _, k := range links { // ip prints an empty object for each that it leaves out
-			waiting = waiting || k.Name != "" && k.Name != l.unplugged
-		}
-		if !waiting {
+	waiting := ""
+	for range 150 {
+		if waiting = l.unsettled(); waiting == "" {
 			return
 		}
 		time.Sleep(100 * time.Millisecond) // ip monitor would miss what is over before it listens
 	}
-	l.t.Fatal("addresses stay tentative")
+	l.t.Fatal(waiting)
+}
+
+// unsettled says what settle still waits for.
+func (l *lab) unsettled() string {
+	l.t.Helper()
+	var links []struct {
+		Name   string   `json:"ifname"`
+		Flags  []string `json:"flags"`
+		Master string   `json:"master"`
+		Addrs  []struct {
+			Local     string `json:"local"`
+			Scope     string `json:"scope"`
+			Tentative bool   `json:"tentative"`
+			DADFailed bool   `json:"dadfailed"`
+		} `json:"addr_info"`
+	}
+	var routes []struct {
+		To   string `json:"dst"`
+		Link string `json:"dev"`
+	}
+	l.read("-j -6 route show table local type local", &routes) // before the addresses: no route of one that comes meanwhile is missed
+	l.read("-j addr show up", &links)
+	for _, k := range links {
+		if k.Name == "lo" || k.Name == l.unplugged || k.Master != "" || k.Name == "" {
+			continue
+		}
+		ready := !slices.Contains(k.Flags, "LOWER_UP")
+		for _, a := range k.Addrs {
+			if !strings.Contains(a.Local, ":") || a.DADFailed {
+				continue
+			}
+			if a.Tentative {
+				return a.Local + " on " + k.Name + " stays tentative"
+			}
+			hasRoute := false
+			for _, r := range routes {
+				hasRoute = hasRoute || r.To == a.Local && r.Link == k.Name
+			}
+			if !hasRoute {
+				return a.Local + " on " + k.Name + " has no local route"
+			}
+			ready = ready || a.Scope == "link"
+		}
+		if !ready {
+			return k.Name + " has no link-local address"
+		}
+	}
+	return ""
+}
+
+// read asks ip in the machine.
+func (l *lab) read(args string, to any) {
+	l.t.Helper()
+	out, err := l.machine.command(context.Background(), append([]string{"ip"}, strings.Fields(args)...)...).Output()
+	if err != nil {
+		l.t.Fatalf("ip %s: %v", args, err)
+	}
+	if len(out) == 0 {
+		out = []byte("[]")
+	}
+	if err := json.Unmarshal(out, to); err != nil {
+		l.t.Fatalf("read what ip %s prints: %v: %s", args, err, out)
+	}
 }
 
 var passing = regexp.MustCompile(`"(valid_life_time|preferred_life_time|expires)":(\d+)`)
@@ -405,7 +456,19 @@ func (l *lab) state() string {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return b.String() + string(out)
+	b.Write(out)
+	// The flags say what ip does not: which routes are a router's, to be prolonged and ended by its advertisements.
+	if out, err = l.machine.command(context.Background(), "cat", "/proc/net/ipv6_route").Output(); err != nil {
+		l.t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) == 10 { // less the counters of references and uses
+			lines = append(lines, strings.Join(append(f[:6], f[8:]...), " "))
+		}
+	}
+	slices.Sort(lines)
+	return b.String() + strings.Join(lines, "\n") + "\n"
 }
 
 func difference(a, b string) string {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +24,7 @@ type message struct {
 	attrs   []attr
 	expires uint32 // seconds from taken on; of routes
 	taken   time.Time
+	learned bool // from a router's advertisement
 }
 
 type attr struct {
@@ -77,7 +79,7 @@ func (m *message) send(request, flags int) error {
 		add(a.kind, v)
 	}
 	if m.expires > 0 && request == unix.RTM_NEWROUTE {
-		add(unix.RTA_EXPIRES, binary.NativeEndian.AppendUint32(nil, m.left(m.expires)))
+		add(unix.RTA_EXPIRES, binary.NativeEndian.AppendUint32(nil, max(m.left(m.expires), 1)))
 	}
 	req := nl.NewNetlinkRequest(request, flags|unix.NLM_F_ACK)
 	req.AddRawData(raw)
@@ -87,25 +89,61 @@ func (m *message) send(request, flags int) error {
 
 const (
 	infinity = 0xffffffff
-	ifaProto = 11 // IFA_PROTO of linux/if_addr.h, which golang.org/x/sys does not have yet
+	// IFA_PROTO and IFAPROT_KERNEL_RA of linux/if_addr.h, which golang.org/x/sys does not have yet. Kernels before 5.18 do not
+	// have them either.
+	ifaProto   = 11
+	ifaProtoRA = 2
 )
 
 func (m *message) left(seconds uint32) uint32 {
 	if seconds == infinity {
 		return seconds
 	}
-	return uint32(max(int64(seconds)-int64(time.Since(m.taken)/time.Second), 1))
+	return uint32(max(int64(seconds)-int64(time.Since(m.taken)/time.Second), 0))
 }
 
-// aged is a struct ifa_cacheinfo with the lifetimes that are left.
+// over says whether its lifetime has ended since it was taken.
+func (m *message) over() bool {
+	life := m.expires
+	if info := m.get(unix.IFA_CACHEINFO); m.isAddress() && info != nil {
+		life = binary.NativeEndian.Uint32(info[4:])
+	}
+	return life != 0 && m.left(life) == 0
+}
+
+// aged is a struct ifa_cacheinfo with the lifetimes that are left: preferred and valid. An address may be no longer
+// preferred, and is always valid.
 func (m *message) aged(info []byte) []byte {
 	b := slices.Clone(info)
-	for i := 0; i < 8; i += 4 {
-		if v := binary.NativeEndian.Uint32(b[i:]); v != 0 {
-			binary.NativeEndian.PutUint32(b[i:], m.left(v))
+	binary.NativeEndian.PutUint32(b, m.left(binary.NativeEndian.Uint32(b)))
+	binary.NativeEndian.PutUint32(b[4:], max(m.left(binary.NativeEndian.Uint32(b[4:])), 1))
+	return b
+}
+
+// markLearned marks what the kernel has from routers: their routes and addresses, and the routes to the networks that they
+// advertise, which look like those that the kernel makes of addresses and have none.
+func markLearned(addrs, rts []message) {
+	for i := range rts {
+		r := &rts[i]
+		if r.fixed[0] != unix.AF_INET6 || r.linkLocal() {
+			continue
+		}
+		to := prefixOf(r.get(unix.RTA_DST), r.fixed[1])
+		ofAddress := func(a message) bool {
+			return !a.learned && a.link == r.link && prefixOf(a.get(unix.IFA_ADDRESS), a.fixed[1]) == to
+		}
+		switch r.fixed[5] {
+		case unix.RTPROT_RA:
+			r.learned = true
+		case unix.RTPROT_KERNEL:
+			r.learned = !slices.ContainsFunc(addrs, ofAddress)
 		}
 	}
-	return b
+}
+
+func prefixOf(address []byte, bits byte) netip.Prefix {
+	a, _ := netip.AddrFromSlice(address)
+	return netip.PrefixFrom(a, int(bits)).Masked()
 }
 
 // dump asks the kernel for all messages of a kind.
@@ -144,6 +182,7 @@ func addresses() ([]message, error) {
 			}
 			return true
 		})
+		m.learned = m.fixed[0] == unix.AF_INET6 && m.autoconfigured()
 		for i, a := range m.attrs {
 			if a.kind == unix.IFA_FLAGS && len(a.value) == 4 {
 				// What only the kernel can say of an address is left out.
@@ -156,6 +195,15 @@ func addresses() ([]message, error) {
 		}
 	}
 	return list, nil
+}
+
+// autoconfigured says whether the kernel has made the address of a router's advertisement.
+func (m *message) autoconfigured() bool {
+	if p := m.get(ifaProto); len(p) == 1 {
+		return p[0] == ifaProtoRA
+	}
+	v := m.get(unix.IFA_FLAGS)
+	return len(v) == 4 && binary.NativeEndian.Uint32(v)&(unix.IFA_F_PERMANENT|unix.IFA_F_MANAGETEMPADDR) == unix.IFA_F_MANAGETEMPADDR
 }
 
 // loopback is the index of the loopback interface in every network namespace.
@@ -185,8 +233,11 @@ func routes() ([]message, error) {
 		binary.NativeEndian.PutUint32(m.fixed[8:], flags&unix.RTNH_F_ONLINK)
 		if info := m.get(unix.RTA_CACHEINFO); len(info) >= 12 && m.fixed[0] == unix.AF_INET6 {
 			// struct rta_cacheinfo: expires is its third field, in USER_HZ, and negative when it is past.
-			if ticks := int32(binary.NativeEndian.Uint32(info[8:])); ticks > 0 {
+			switch ticks := int32(binary.NativeEndian.Uint32(info[8:])); {
+			case ticks > 0:
 				m.expires = max(uint32(ticks)/100, 1)
+			case ticks < 0:
+				continue // nobody uses it any more; the kernel takes it away when it gets round to it
 			}
 		}
 		m.attrs = slices.DeleteFunc(m.attrs, func(a attr) bool { return a.kind == unix.RTA_CACHEINFO || a.kind == unix.RTA_EXPIRES })

@@ -248,9 +248,56 @@ func TestTheKernelsMessagesAreTheSameButForTime(t *testing.T) {
 	if left := a.aged(a.get(unix.IFA_CACHEINFO)); binary.NativeEndian.Uint32(left) != 40 || binary.NativeEndian.Uint32(left[4:]) != 140 {
 		t.Errorf("%v", left)
 	}
+	if a.over() {
+		t.Error("over with 140 s left")
+	}
+	a.taken = now.Add(-150 * time.Second)
+	if left := a.aged(a.get(unix.IFA_CACHEINFO)); binary.NativeEndian.Uint32(left) != 0 || binary.NativeEndian.Uint32(left[4:]) != 50 || a.over() {
+		t.Errorf("no longer preferred: %v", left)
+	}
+	if a.taken = now.Add(-200 * time.Second); !a.over() {
+		t.Error("not over at its end")
+	}
+	ever := read(addressMessage(infinity, infinity))
+	if ever.taken = now.Add(-time.Hour); ever.over() {
+		t.Error("what has no end is over")
+	}
 	for _, b := range [][]byte{nil, {1, 2}, append(addressMessage(1, 1), 200, 0, 1, 0, 1), append(addressMessage(1, 1)[:8], 8, 0, unix.IFA_CACHEINFO, 0, 1, 2, 3, 4)} {
 		if m, ok := parse(b, unix.SizeofIfAddrmsg, now); ok {
 			t.Errorf("%x became %+v", b, m)
+		}
+	}
+}
+
+func TestRoutesOfRoutersAreToldFromOurs(t *testing.T) {
+	net := netip.MustParseAddr("2001:db8::").As16()
+	route := func(protocol byte, link int, bits byte) message {
+		return message{link: link, fixed: []byte{unix.AF_INET6, bits, 0, 0, unix.RT_TABLE_MAIN, protocol, 0, unix.RTN_UNICAST, 0, 0, 0, 0}, attrs: []attr{{unix.RTA_DST, net[:]}}}
+	}
+	address, ok := parse(addressMessage(100, 200), unix.SizeofIfAddrmsg, time.Now()) // 2001:db8::5/64
+	if !ok {
+		t.Fatal("not understood")
+	}
+	address.link = 2
+	auto := address
+	auto.learned = true
+	for _, x := range []struct {
+		name    string
+		addrs   []message
+		route   message
+		learned bool
+	}{
+		{"a router's own route is", nil, route(unix.RTPROT_RA, 2, 64), true},
+		{"the network of an address is not", []message{address}, route(unix.RTPROT_KERNEL, 2, 64), false},
+		{"the network of an address on another link is", []message{address}, route(unix.RTPROT_KERNEL, 3, 64), true},
+		{"the network of an address that was learned is", []message{auto}, route(unix.RTPROT_KERNEL, 2, 64), true},
+		{"the network of an address that was learned and of one that was not is not", []message{auto, address}, route(unix.RTPROT_KERNEL, 2, 64), false},
+		{"another network is", []message{address}, route(unix.RTPROT_KERNEL, 2, 48), true},
+		{"what somebody added is not", nil, route(unix.RTPROT_BOOT, 2, 64), false},
+	} {
+		list := []message{x.route}
+		if markLearned(x.addrs, list); list[0].learned != x.learned {
+			t.Errorf("%s: %v", x.name, list[0].learned)
 		}
 	}
 }
@@ -263,7 +310,12 @@ func FuzzMessage(f *testing.F) {
 			if !ok {
 				continue
 			}
-			_, _, _ = m.text(), m.linkLocal(), m.key()
+			_, _, _, _ = m.text(), m.linkLocal(), m.key(), m.over()
+			if m.isAddress() {
+				_ = m.autoconfigured()
+			} else {
+				markLearned(nil, []message{m})
+			}
 			for _, a := range m.attrs {
 				clearHopFlags(a.value)
 			}

@@ -2,7 +2,6 @@ package netconf
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -65,11 +63,20 @@ func capture() (*state, error) {
 		}
 		s.links = append(s.links, k)
 	}
-	if s.addresses, err = addresses(); err != nil {
-		return nil, err
-	}
-	s.routes, err = routes()
+	s.addresses, s.routes, err = present()
 	return s, err
+}
+
+// present lists the addresses and routes of all links.
+func present() (addrs, rts []message, err error) {
+	if addrs, err = addresses(); err != nil {
+		return nil, nil, err
+	}
+	if rts, err = routes(); err != nil {
+		return nil, nil, err
+	}
+	markLearned(addrs, rts)
+	return addrs, rts, nil
 }
 
 // hasCarrier says whether a link that is up can carry packets. UP alone is only our wish.
@@ -149,33 +156,6 @@ func (m *message) text() string {
 	return "default"
 }
 
-// restore makes everything what it was when s was captured. It goes on after errors: the more of the installer's network
-// there is, the better. Links that were made meanwhile must be gone.
-func (s *state) restore(ctx context.Context, carrierWait time.Duration) error {
-	var errs []error
-	for _, k := range s.links {
-		if err := k.restore(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	// What depends on something else, as a route on an address, may need another round.
-	var fault error
-	for range 5 {
-		if fault = s.sync(); fault == nil {
-			break
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond): // the kernel says nowhere when it would take a route that it refuses now
-		}
-	}
-	errs = append(errs, fault, s.waitCarrier(ctx, carrierWait))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("go back to the installer's own network: %w", err)
-	}
-	return nil
-}
-
 func (k *linkState) restore() error {
 	l, err := netlink.LinkByIndex(k.index)
 	if err != nil {
@@ -212,85 +192,4 @@ func (k *linkState) restore() error {
 		try("set the state", netlink.LinkSetDown(l))
 	}
 	return errors.Join(errs...)
-}
-
-// sync removes the addresses and routes that were not there, and adds those that were, addresses first.
-func (s *state) sync() error {
-	if err := syncList(addresses, s.addresses, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE); err != nil {
-		return err
-	}
-	return syncList(routes, s.routes, unix.RTM_NEWROUTE, unix.RTM_DELROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-}
-
-func syncList(list func() ([]message, error), want []message, add, remove, flags int) error {
-	has := func(l []message, m *message) bool {
-		return slices.ContainsFunc(l, func(o message) bool { return m.same(&o) })
-	}
-	now, err := list()
-	if err != nil {
-		return err
-	}
-	for _, m := range now {
-		if !has(want, &m) {
-			_ = m.send(remove, 0) // it may have gone with another; what stays is found below
-		}
-	}
-	if now, err = list(); err != nil {
-		return err
-	}
-	var errs []error
-	for _, m := range inOrder(want) {
-		if has(now, &m) {
-			continue
-		}
-		if err := m.send(add, flags); err != nil && !errors.Is(err, unix.EEXIST) {
-			errs = append(errs, fmt.Errorf("give %s back: %w", m.text(), err))
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	if now, err = list(); err != nil {
-		return err
-	}
-	for _, m := range want {
-		if !has(now, &m) {
-			errs = append(errs, fmt.Errorf("%s did not come back", m.text()))
-		}
-	}
-	for _, m := range now {
-		if !has(want, &m) {
-			errs = append(errs, fmt.Errorf("%s does not go away", m.text()))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// inOrder is the order in which messages are given to the kernel so that it lists them in the order they came in: it puts
-// a new IPv6 address before those that are there.
-func inOrder(list []message) []message {
-	var v4, v6 []message
-	for _, m := range list {
-		if m.isAddress() && m.fixed[0] == unix.AF_INET6 {
-			v6 = append(v6, m)
-		} else {
-			v4 = append(v4, m)
-		}
-	}
-	slices.Reverse(v6)
-	return append(v4, v6...)
-}
-
-// waitCarrier waits until the links that had a carrier have one again: those that were in a bond had to go down.
-func (s *state) waitCarrier(ctx context.Context, wait time.Duration) error {
-	var names []string
-	for _, k := range s.links {
-		if k.up && k.carrier {
-			names = append(names, k.name)
-		}
-	}
-	if missing := waitCarrier(ctx, names, wait); len(missing) > 0 {
-		return fmt.Errorf("%s had a carrier and has none now", strings.Join(missing, ", "))
-	}
-	return nil
 }
