@@ -25,7 +25,7 @@ func load(t *testing.T, text string, flags ...Flag) (*Config, error) {
 	if err := os.WriteFile("imgserve.yaml", []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return Load("imgserve.yaml", flags, Surroundings{Dir: "/work/dir"})
+	return Load("imgserve.yaml", flags, Surroundings{Dir: "/home/me"})
 }
 
 func TestMistakesAreReportedAllAtOnceWithTheirPlaces(t *testing.T) {
@@ -136,7 +136,7 @@ func TestFlagsTakeTheFilesPlaceAndAreNamedInMistakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen != ":80" || !slices.Equal(c.Trust, []string{"/work/dir/b.pub", "/c.pub"}) {
+	if c.Listen != ":80" || !slices.Equal(c.Trust, []string{"/home/me/b.pub", "/c.pub"}) {
 		t.Errorf("listen %s, trust %q", c.Listen, c.Trust)
 	}
 	_, err = load(t, "images: /i\n", Flag{"url", []string{"nowhere"}}, Flag{"listen", []string{":99999"}})
