@@ -89,15 +89,6 @@ func addedPackages(p *profiles.Profile) []string {
 	})
 }
 
-// Stage returns the stage of that name, or false.
-func (p *Plan) Stage(name string) (Stage, bool) {
-	i := slices.IndexFunc(p.Stages, func(s Stage) bool { return s.Name == name })
-	if i < 0 {
-		return Stage{}, false
-	}
-	return p.Stages[i], true
-}
-
 func (p *Plan) stages() []Stage {
 	pr := p.options.Profile
 	stages := []Stage{

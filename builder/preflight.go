@@ -63,15 +63,6 @@ const (
 	spaceForOut   = 1 << 30
 )
 
-// Preflight finds out what would make the build fail, before minutes are spent, and returns everything at once.
-func Preflight(ctx context.Context, p *Plan) error {
-	transport := newTransport(p.options.Env)
-	h := host{
-		uid: os.Geteuid, goarch: runtime.GOARCH, find: tool.Find, version: askVersion, free: freeSpace, repository: transport.check,
-	}
-	return h.check(ctx, p, true)
-}
-
 // preflight is the stage. Repositories are not asked when nothing is wanted of them.
 func (b *build) preflight(ctx context.Context) (outcome, error) {
 	kept, err := b.kept()

@@ -8,12 +8,6 @@ import (
 	"strings"
 )
 
-// NetworkClasses names the values that Options.Network may hold.
-func NetworkClasses() []string { return classNames(networkClasses()) }
-
-// StorageClasses names the values that Options.Storage may hold.
-func StorageClasses() []string { return classNames(storageClasses()) }
-
 func classNames(classes []class) []string {
 	var names []string
 	for _, c := range classes {

@@ -126,9 +126,6 @@ type Meta struct {
 // RootFile is a file of root that all may read, RootDir such a directory, Secret a file that only root may read.
 func RootFile() Meta { return Meta{Mode: 0o644} }
 
-// RootDir is a directory of root that all may read.
-func RootDir() Meta { return Meta{Mode: 0o755} }
-
 // Secret is a file that only root may read.
 func Secret() Meta { return Meta{Mode: 0o600} }
 

@@ -91,14 +91,3 @@ func formatCommand(p Placed, node, id, scratch string) (argv, env []string, err 
 	}
 	return append(argv, node), env, nil
 }
-
-// FormatTools are the programs that Format needs for a layout.
-func FormatTools(parts []Placed) []string {
-	var out []string
-	for _, p := range parts {
-		if p.FS != "" && !contains(out, "mkfs."+p.FS) {
-			out = append(out, "mkfs."+p.FS)
-		}
-	}
-	return out
-}

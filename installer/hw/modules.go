@@ -56,15 +56,6 @@ func NewModules(x *Index) *Modules {
 	return &Modules{index: x, insert: insertFile, done: map[string]*loading{}}
 }
 
-// Load loads modules of the running kernel by name or alias. See Modules.Load.
-func Load(ctx context.Context, names ...string) error {
-	m, err := OpenModules()
-	if err != nil {
-		return err
-	}
-	return m.Load(ctx, names...)
-}
-
 // Load loads modules by name or alias, with all that they need. What is built into the kernel or loaded already is fine.
 // The error joins one for each module that is unknown or that the kernel refused.
 func (m *Modules) Load(ctx context.Context, names ...string) error {
