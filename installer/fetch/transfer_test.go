@@ -193,7 +193,7 @@ func TestATransferThatCannotSucceedEndsInOneSentence(t *testing.T) {
 	}{
 		"truncated":              {static(data[:4*mib]), "bytes there and 5242979 in the signed manifest: publish the release again"},
 		"longer":                 {static(append(bytes.Clone(data), 0)), "has 5242980 bytes there"},
-		"truncated, no ranges":   {func(w http.ResponseWriter, r *http.Request) { w.Write(data[:mib]) }, "the connection ended too early: EOF: check that the file is complete there"},
+		"truncated, no ranges":   {func(w http.ResponseWriter, r *http.Request) { w.Write(data[:mib]) }, "too often: the connection ended too early: check that the file is complete there"},
 		"one chunk is wrong":     {static(bad), "chunk 3 came wrong 4 times"},
 		"not there":              {http.NotFound, "404 Not Found"},
 		"always busy":            {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }, "500 Internal Server Error; gave up after "},

@@ -142,7 +142,7 @@ func (w *whole) skip(pos int64) error {
 				return &badChunk{i, err}
 			}
 			if err != nil && !errors.Is(err, blob.ErrFull) {
-				return fmt.Errorf("%w: %w", errShort, err)
+				return ended(err)
 			}
 			continue
 		}
@@ -152,10 +152,18 @@ func (w *whole) skip(pos int64) error {
 			w.t.progressed(w.s)
 		}
 		if err != nil {
-			return fmt.Errorf("%w: %w", errShort, err)
+			return ended(err)
 		}
 	}
 	return nil
+}
+
+// ended names the end of a stream that should have gone on in one way, whoever met it: io.ReadFull, io.CopyN or net/http.
+func ended(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errShort
+	}
+	return err
 }
 
 func (w *whole) drop() {
