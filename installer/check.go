@@ -149,7 +149,11 @@ func (r *run) chooseDisk() error {
 		found, _, err := disk.Inspect(d)
 		return found, err
 	}
-	d, err := disk.Choose(r.disks, r.Args.Disk, look)
+	want := ""
+	if len(r.Args.Disks) > 0 {
+		want = r.Args.Disks[0]
+	}
+	d, err := disk.Choose(r.disks, want, look)
 	if err != nil {
 		return err
 	}

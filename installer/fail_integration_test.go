@@ -30,7 +30,7 @@ func TestWhatIsKnownBeforehandLeavesTheDiskUntouched(t *testing.T) {
 			says: `check disk: LOOP (1 GiB) is not empty: ext4 file system "precious"; to destroy that, boot with imgbuild.wipe=LOOP; LOOP was not touched`},
 		"the disk has data that nobody knows": {change: func(m *machine) { m.writeAt([]byte("data"), 1<<30-5) },
 			says: `check disk: LOOP (1 GiB) is not empty: unknown data in the last MiB; to destroy that, boot with imgbuild.wipe=LOOP; LOOP was not touched`},
-		"no such disk": {change: func(m *machine) { m.config.Args.Disk = "WD-1234" },
+		"no such disk": {change: func(m *machine) { m.config.Args.Disks = []string{"WD-1234"} },
 			says: "choose disk: imgbuild.disk=WD-1234 names no disk of this machine"},
 		"the wipe argument names another disk": {change: func(m *machine) { m.config.Args.Wipe = []string{"/dev/vda"} },
 			says: "but the installation would go to LOOP (1 GiB); make imgbuild.disk= and imgbuild.wipe= name the same disk; LOOP was not touched"},

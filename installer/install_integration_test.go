@@ -168,7 +168,7 @@ func newMachine(t *testing.T, size int64, sector int) *machine {
 	m.server = httptest.NewServer(http.FileServer(http.Dir(m.release)))
 	t.Cleanup(m.server.Close)
 	m.config = Config{
-		Args:    cmdline.Args{Mode: cmdline.ModeInstall, Manifest: m.server.URL + "/manifest.json", Disk: m.loop},
+		Args:    cmdline.Args{Mode: cmdline.ModeInstall, Manifest: m.server.URL + "/manifest.json", Disks: []string{m.loop}},
 		Keys:    []image.PublicKey{m.key.Public()},
 		Machine: hw.Machine{Firmware: hw.BIOS},
 		Report:  report.New(m),

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 )
 
 // Schema is the version of what is here. Both sides refuse another.
@@ -36,6 +37,7 @@ type Action string
 // The actions. A machine that is to wait asks again, with the same claim, after the plan's RetrySeconds.
 const (
 	Install   Action = "install"
+	Preview   Action = "preview"   // say what an installation would erase and write, touch nothing, then boot the local disk
 	Inspect   Action = "inspect"   // say what it is, touch nothing, then boot the local disk
 	Wait      Action = "wait"      // for its turn
 	LocalBoot Action = "localboot" // boot the local disk
@@ -65,16 +67,25 @@ type Plan struct {
 	// Token authorises this installation's reports. It is a secret.
 	Token string `json:"token,omitempty"`
 
-	// What follows comes with the action install only.
+	// What follows comes with the actions install and preview only.
 
 	// Order is the ID of the order that is carried out.
 	Order string `json:"order,omitempty"`
 	// Manifest is the URL of the release's manifest.
 	Manifest string `json:"manifest,omitempty"`
-	// Disk and Wipe are as imgbuild.disk= and imgbuild.wipe=: serial numbers, WWNs or paths below /dev.
-	Disk string   `json:"disk,omitempty"`
-	Wipe []string `json:"wipe,omitempty"`
-	// Done is what happens after success: reboot, poweroff or wait.
+	// Disks and Wipe are as imgbuild.disk= and imgbuild.wipe=: serial numbers, WWNs or paths below /dev. Disks are in the order
+	// of the layout's.
+	Disks []string `json:"disks,omitempty"`
+	Wipe  []string `json:"wipe,omitempty"`
+	// Layout takes the place of the manifest's.
+	Layout *layout.Layout `json:"layout,omitempty"`
+	// Seal is the record that goes onto the boot disks, as seal.Sign makes it.
+	Seal []byte `json:"seal,omitempty"`
+	// Unseal are serial numbers whose seals the order covers although they are not this machine's, or are protected.
+	Unseal []string `json:"unseal,omitempty"`
+	// Fresh makes anew what the layout would keep.
+	Fresh bool `json:"fresh,omitempty"`
+	// Done is what happens after success: reboot, kexec, poweroff or wait.
 	Done string `json:"done,omitempty"`
 	Host Host   `json:"host"`
 	// CheckNetwork brings the host's own network up before anything is erased, and stops if it does not work.
@@ -181,6 +192,7 @@ const (
 	KindWarn     Kind = "warn"
 	KindFailed   Kind = "failed" // the installation ended, and the disk is as Text says
 	KindDone     Kind = "done"   // the disk boots; the machine does what the plan's Done says
+	KindPreview  Kind = "preview"
 )
 
 // Event is one thing that an installation has to say.
@@ -196,6 +208,27 @@ type Event struct {
 	Done  int64   `json:"done,omitempty"`
 	Total int64   `json:"total,omitempty"`
 	Rate  float64 `json:"rate,omitempty"`
+	// Outlook comes with the kind preview.
+	Outlook *Outlook `json:"outlook,omitempty"`
+}
+
+// Outlook is what an installation would do to a machine.
+type Outlook struct {
+	// Refused says why the installation would not be done, in one sentence; empty if it would.
+	Refused string         `json:"refused,omitempty"`
+	Disks   []OutlookDisk  `json:"disks"`
+	Scheme  *layout.Scheme `json:"scheme,omitempty"`
+	// Text is what the machine's console shows: what would be erased and what would be written.
+	Text string `json:"text"`
+}
+
+// OutlookDisk is one disk of the machine.
+type OutlookDisk struct {
+	Disk
+	// Use is erased, kept in part or untouched.
+	Use string `json:"use"`
+	// Keeps are the names of what stays.
+	Keeps []string `json:"keeps,omitempty"`
 }
 
 // HeartbeatSeconds is how often a machine reports at least, with no events if it has none. One that is silent for

@@ -67,9 +67,10 @@ type Args struct {
 	Boot      string
 	// Manifest is an absolute http or https URL; the other files of the release lie beside it.
 	Manifest string
-	// Disk is a serial number, a WWN or a path below /dev; empty lets the installer take the only eligible disk.
-	Disk string
-	// Wipe names disks, as Disk does, whose contents may be destroyed.
+	// Disks are serial numbers, WWNs or paths below /dev, in the order of the layout's disks; without them the layout's hints
+	// choose, or the only eligible disk is taken.
+	Disks []string
+	// Wipe names disks, as Disks does, whose contents may be destroyed.
 	Wipe      []string
 	OnError   OnError
 	Done      Done
@@ -111,7 +112,7 @@ func Parse(line string) (Args, error) {
 // agree finds what is missing and what contradicts something else.
 func (p *parser) agree() {
 	a := &p.args
-	given := func(key string) bool { _, ok := p.seen[key]; return ok || key == "wipe" && len(a.Wipe) > 0 }
+	given := func(key string) bool { _, ok := p.seen[key]; return ok || key == "wipe" && len(a.Wipe) > 0 || key == "disk" && len(a.Disks) > 0 }
 	switch {
 	case a.Server != "" && a.Manifest != "":
 		p.bad("%sserver= and %smanifest= both say what to do: give one of them", Prefix, Prefix)
@@ -144,11 +145,14 @@ func (p *parser) agree() {
 // is held against the same rules as a command line.
 func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 	p := parser{args: a}
-	p.args.Wipe = nil
-	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"disk", pl.Disk}, {"done", pl.Done}} {
+	p.args.Disks, p.args.Wipe = nil, nil
+	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"done", pl.Done}} {
 		if v.value != "" {
 			p.value(v.key, v.value)
 		}
+	}
+	for _, d := range pl.Disks {
+		p.value("disk", d)
 	}
 	for _, w := range pl.Wipe {
 		p.value("wipe", w)
@@ -206,7 +210,7 @@ func (p *parser) param(param Param) {
 		p.bad("argument %s has no value: write %s=VALUE", param.Key, param.Key)
 		return
 	}
-	if key != "wipe" {
+	if key != "wipe" && key != "disk" {
 		if old, twice := p.seen[key]; twice {
 			if old != param.Value && (key == "manifest" || key == "server") { // either may hold a password
 				p.bad("argument %s is given twice with different values: give it once", param.Key)
@@ -260,7 +264,7 @@ func (p *parser) value(key, value string) {
 			p.bad("argument %sdisk=%s: %w", Prefix, value, err)
 			return
 		}
-		p.args.Disk = value
+		p.args.Disks = append(p.args.Disks, value)
 	case "wipe":
 		if err := checkDisk(value); err != nil {
 			p.bad("argument %swipe=%s: %w", Prefix, value, err)

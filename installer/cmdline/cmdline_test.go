@@ -2,6 +2,7 @@ package cmdline
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,7 +43,7 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Args{Mode: ModeInstall, Manifest: "http://10.0.0.1/demo/1/manifest.json", Disk: "SN 42", Wipe: []string{"/dev/vda", "WD-1"},
+	want := Args{Mode: ModeInstall, Manifest: "http://10.0.0.1/demo/1/manifest.json", Disks: []string{"SN 42"}, Wipe: []string{"/dev/vda", "WD-1"},
 		OnError: OnErrorPoweroff, Done: DonePoweroff, Transport: TransportHTTP, Verbose: true, BootIF: a.BootIF}
 	want.Done = DoneWait
 	if !reflect.DeepEqual(a, want) || a.BootIF.String() != "52:54:00:aa:bb:cc" {
@@ -135,15 +136,15 @@ func TestAPlanCompletesTheArgumentsByTheSameRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := a.WithPlan(plan.Plan{Manifest: "http://10.0.0.1/images/demo/1/manifest.json", Disk: "SN 1", Wipe: []string{"SN 1"}, Done: "poweroff"})
-	if err != nil || got.Manifest != "http://10.0.0.1/images/demo/1/manifest.json" || got.Disk != "SN 1" || len(got.Wipe) != 1 || got.Done != DonePoweroff || got.OnError != OnErrorReboot {
+	got, err := a.WithPlan(plan.Plan{Manifest: "http://10.0.0.1/images/demo/1/manifest.json", Disks: []string{"SN 1"}, Wipe: []string{"SN 1"}, Done: "poweroff"})
+	if err != nil || got.Manifest != "http://10.0.0.1/images/demo/1/manifest.json" || !slices.Equal(got.Disks, []string{"SN 1"}) || len(got.Wipe) != 1 || got.Done != DonePoweroff || got.OnError != OnErrorReboot {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := a.WithPlan(plan.Plan{Manifest: "http://a/manifest.json"}); err != nil || got.Done != DoneReboot || got.Disk != "" || got.Wipe != nil {
+	if got, err := a.WithPlan(plan.Plan{Manifest: "http://a/manifest.json"}); err != nil || got.Done != DoneReboot || got.Disks != nil || got.Wipe != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for name, p := range map[string]plan.Plan{
-		"a manifest that is a file": {Manifest: "file:///x/manifest.json"}, "a disk that climbs": {Manifest: "http://a/m", Disk: "/dev/../etc"},
+		"a manifest that is a file": {Manifest: "file:///x/manifest.json"}, "a disk that climbs": {Manifest: "http://a/m", Disks: []string{"/dev/../etc"}},
 		"an unknown end": {Manifest: "http://a/m", Done: "dance"}, "a blank wipe": {Manifest: "http://a/m", Wipe: []string{" "}},
 	} {
 		if _, err := a.WithPlan(p); err == nil || !strings.Contains(err.Error(), "the server's plan") {
@@ -206,7 +207,7 @@ func FuzzParse(f *testing.F) {
 		if a.OnError == "" || a.Done == "" {
 			t.Errorf("no behaviour at the end: %+v", a)
 		}
-		for _, w := range append(a.Wipe, a.Disk) {
+		for _, w := range slices.Concat(a.Wipe, a.Disks) {
 			if strings.Contains(w, "..") && strings.HasPrefix(w, "/") && checkDisk(w) != nil {
 				t.Errorf("disk %q was let through", w)
 			}

@@ -26,11 +26,18 @@ func installation(q *claim, r *releases.Release) (plan.Plan, error) {
 		done = "reboot"
 	}
 	p := plan.Plan{
-		Action: plan.Install, Order: o.ID, Manifest: q.base + releases.Prefix + r.Ref() + "/" + image.ManifestFile, Disk: o.Disk, Wipe: o.Wipe, Done: done,
+		Action: plan.Install, Order: o.ID, Manifest: q.base + releases.Prefix + r.Ref() + "/" + image.ManifestFile, Disks: disksOf(o), Wipe: o.Wipe, Done: done,
 		Host:         plan.Host{Hostname: h.Hostname, Network: network, SerialConsole: h.SerialConsole, Users: h.Users, Files: h.Files, Metadata: h.Metadata},
 		CheckNetwork: checkNetwork(h, network),
 	}
 	return p, nil
+}
+
+func disksOf(o *registry.Order) []string {
+	if o.Disk == "" {
+		return nil
+	}
+	return []string{o.Disk}
 }
 
 // checkNetwork is the host's wish, else true where it has addresses of its own: what DHCP gives has been tried by then.
