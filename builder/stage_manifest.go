@@ -141,7 +141,7 @@ func (b *build) newManifest(lock []byte) (*image.Manifest, error) {
 		Schema: image.Schema, Name: p.Name, Version: p.Version, Arch: p.Arch, Distro: b.distro,
 		KernelRelease: b.release, KernelArgs: configure.Arguments(p), LockDigest: fmt.Sprintf("%x", sha256.Sum256(lock)),
 		SELinux: p.System.SELinux, NetworkFormat: image.NetworkFormat(p.System.Network), Created: b.date.Unix(),
-		Layout: layout, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
+		FixedLayout: layout, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
 	}, nil
 }
 

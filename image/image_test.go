@@ -32,7 +32,7 @@ func sample(t testing.TB, rootfs []byte) *Manifest {
 		Distro:        Distro{ID: "centos", Name: "CentOS Stream 9", Release: "9"},
 		KernelRelease: "5.14.0-503.el9.x86_64", KernelArgs: []string{"console=tty0", "quiet"},
 		LockDigest: strings.Repeat("0", 64), SELinux: "enforcing", NetworkFormat: NMKeyfile, Created: 1,
-		Layout:        sampleLayout(),
+		FixedLayout:   sampleLayout(),
 		BootLoader:    BootLoader{Extlinux: &Extlinux{}, GRUB: &GRUB{Loader: "/boot/efi/EFI/centos/grubx64.efi", ConfigDir: "EFI/centos", Label: "CentOS Stream"}},
 		UnpackedBytes: 1 << 30,
 		Files:         map[string]File{RootfsFile: f},
@@ -107,7 +107,7 @@ func TestManifestsThatContradictThemselvesAreRefused(t *testing.T) {
 		change func(*Manifest)
 		says   string
 	}{
-		"a newer schema":                     {func(m *Manifest) { m.Schema = 2 }, "schema 2"},
+		"a newer schema":                     {func(m *Manifest) { m.Schema = 3 }, "schema 3"},
 		"a name that climbs out":             {func(m *Manifest) { m.Name = "../x" }, "name"},
 		"a version with a slash":             {func(m *Manifest) { m.Version = "1/2" }, "version"},
 		"an unknown arch":                    {func(m *Manifest) { m.Arch = "vax" }, "arch"},
@@ -117,12 +117,11 @@ func TestManifestsThatContradictThemselvesAreRefused(t *testing.T) {
 		"a file name with a slash":           {func(m *Manifest) { m.Files["a/b"] = m.Files[RootfsFile] }, "not a plain name"},
 		"a chunk table that is too short":    {func(m *Manifest) { m.Files[RootfsFile].Chunks.Digests = nil }, "digests"},
 		"a chunk size of its own":            {func(m *Manifest) { m.Files[RootfsFile].Chunks.Size = 1 }, "chunks have 1 bytes"},
-		"two roots":                          {func(m *Manifest) { m.Layout.Partitions[2].Role = RoleRoot }, "there twice"},
-		"no root":                            {func(m *Manifest) { m.Layout.Partitions = m.Layout.Partitions[:3] }, "no root"},
-		"the rest of the disk in the middle": {func(m *Manifest) { m.Layout.Partitions[1].SizeMiB = 0 }, "not the last"},
-		"a label that XFS cannot hold":       {func(m *Manifest) { m.Layout.Partitions[3].Label = "thirteen chars" }, "longer than 12"},
-		"a mount point with a blank":         {func(m *Manifest) { m.Layout.Partitions[2].Mount = "/bo ot" }, "mount point"},
-		"an unknown file system":             {func(m *Manifest) { m.Layout.Partitions[3].FS = "zfs" }, "none of xfs"},
+		"two roots":                          {func(m *Manifest) { m.FixedLayout.Partitions[2].Role = RoleRoot }, "there twice"},
+		"the rest of the disk in the middle": {func(m *Manifest) { m.FixedLayout.Partitions[1].SizeMiB = 0 }, "not the last"},
+		"a label that XFS cannot hold":       {func(m *Manifest) { m.FixedLayout.Partitions[3].Label = "thirteen chars" }, "longer than 12"},
+		"a mount point with a blank":         {func(m *Manifest) { m.FixedLayout.Partitions[2].Mount = "/bo ot" }, "mount point"},
+		"an unknown file system":             {func(m *Manifest) { m.FixedLayout.Partitions[3].FS = "zfs" }, "none of xfs"},
 		"an unknown SELinux mode":            {func(m *Manifest) { m.SELinux = "maybe" }, "selinux"},
 		"an empty tree":                      {func(m *Manifest) { m.UnpackedBytes = 0 }, "unpacked size"},
 	} {
@@ -230,7 +229,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
-	f.Add([]byte(`{"schema":1,"files":{"rootfs.squashfs":{"size":1,"chunks":{"size":1048576,"sha256":"AAAA"}}}}`))
+	f.Add([]byte(`{"schema":2,"files":{"rootfs.squashfs":{"size":1,"chunks":{"size":1048576,"sha256":"AAAA"}}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := Parse(data)
 		if err != nil {

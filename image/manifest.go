@@ -12,6 +12,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"imgbuild/image/layout"
 )
 
 // Names of the files of a release, as they lie beside the manifest.
@@ -27,7 +29,7 @@ const (
 )
 
 // Schema is the version of the manifest that this package writes. A reader refuses any other.
-const Schema = 1
+const Schema = 2
 
 // MaxManifestSize bounds what a reader takes from outside: a 64 GiB root file system has a manifest of some 5 MiB.
 const MaxManifestSize = 32 << 20
@@ -53,8 +55,14 @@ type Manifest struct {
 	// Created is the release's time stamp, seconds since 1970: SOURCE_DATE_EPOCH, or else the time of the newest package. It
 	// is never the wall clock, so that the same profile and lock make the same bytes.
 	Created int64 `json:"created"`
-	// Layout is the disk layout that the installer makes when nobody says otherwise.
-	Layout Layout `json:"layout"`
+	// Layout is what becomes of the disks when nobody says otherwise. Where it says nothing of root's least size, that follows
+	// from UnpackedBytes.
+	Layout layout.Layout `json:"layout"`
+	// FixedLayout is what installers make that know no other; it goes when the last of them has learned the other.
+	FixedLayout Layout `json:"fixedLayout,omitzero"`
+	// Tools are the programs that the initramfs carries, by name, as layout.Tools has them: what a layout needs beyond them
+	// cannot be made with this release.
+	Tools []string `json:"tools,omitempty"`
 	// BootLoader says where, in the root file system, the boot loaders' files are.
 	BootLoader BootLoader `json:"bootLoader"`
 	// UnpackedBytes is the sum of the sizes of all regular files in the root file system, holes not counted.
@@ -119,6 +127,7 @@ type Partition struct {
 type BootLoader struct {
 	Extlinux *Extlinux `json:"extlinux,omitempty"`
 	GRUB     *GRUB     `json:"grub,omitempty"`
+	GRUBPC   *GRUBPC   `json:"grubPC,omitempty"`
 }
 
 // Extlinux is the BIOS boot loader. Its MBR code and the extlinux tool travel in the initramfs.
@@ -143,6 +152,19 @@ type GRUB struct {
 	Label string `json:"label"`
 	// LinuxEFI is true where GRUB needs linuxefi and initrdefi instead of linux and initrd (EL7).
 	LinuxEFI bool `json:"linuxEFI,omitempty"`
+	// BLS is true where blscfg is built into Loader, so that it reads boot loader entries by itself.
+	BLS bool `json:"bls,omitempty"`
+}
+
+// GRUBPC is GRUB for BIOS. Paths are absolute in the root file system; what the installer needs of ModuleDir, and boot.img,
+// lies at the same paths in the initramfs, beside grub2-mkimage, which is there under this name whatever the image calls it.
+type GRUBPC struct {
+	// ModuleDir has the modules for i386-pc, kernel.img and diskboot.img.
+	ModuleDir string `json:"moduleDir"`
+	// BootImage is boot.img, the code of the first sector.
+	BootImage string `json:"bootImage"`
+	// BLS is true where ModuleDir has blscfg.mod.
+	BLS bool `json:"bls,omitempty"`
 }
 
 // File is one file of a release.
@@ -246,8 +268,10 @@ func (m *Manifest) Validate() error {
 	if m.UnpackedBytes <= 0 {
 		bad("unpacked size %d is not positive", m.UnpackedBytes)
 	}
-	if err := m.Layout.Validate(); err != nil {
-		errs = append(errs, err)
+	if len(m.FixedLayout.Partitions) > 0 {
+		if err := m.FixedLayout.Validate(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for name, f := range m.Files {
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00\n") {

@@ -119,7 +119,7 @@ func (r *run) checkMachine() error {
 	if r.memory, err = plan(r.manifest, total, available); err != nil {
 		return err
 	}
-	for _, p := range r.manifest.Layout.Partitions {
+	for _, p := range r.manifest.FixedLayout.Partitions {
 		if p.FS == "" {
 			continue
 		}
@@ -166,7 +166,7 @@ func (r *run) chooseDisk() error {
 		return err
 	}
 	r.oldParts = old
-	if r.parts, err = disk.Place(r.manifest.Layout, d.Size, d.Sector, disk.RootMin(r.manifest.UnpackedBytes)); err != nil {
+	if r.parts, err = disk.Place(r.manifest.FixedLayout, d.Size, d.Sector, disk.RootMin(r.manifest.UnpackedBytes)); err != nil {
 		return err
 	}
 	if r.table, err = disk.Table(d, r.parts, r.manifest.Arch); err != nil {

@@ -55,8 +55,8 @@ func TestWhatIsKnownBeforehandLeavesTheDiskUntouched(t *testing.T) {
 		"no boot loader at all": {change: func(m *machine) { m.manifest.BootLoader = image.BootLoader{}; m.sign(); m.config.Machine.Firmware = "" },
 			says: "check boot loaders: the image has none; the installed system could not start; LOOP was not touched"},
 		"/boot where extlinux cannot read": {change: func(m *machine) {
-			m.manifest.Layout.Partitions[2].FS = "xfs"
-			m.manifest.Layout.Partitions[2].SizeMiB = 300
+			m.manifest.FixedLayout.Partitions[2].FS = "xfs"
+			m.manifest.FixedLayout.Partitions[2].SizeMiB = 300
 			m.sign()
 		},
 			says: "prepare extlinux: /boot is on xfs and extlinux reads ext4; give the layout an ext4 /boot; LOOP was not touched"},

@@ -241,7 +241,7 @@ func (m *machine) makeRelease() {
 		Distro:        image.Distro{ID: "test", Name: "Test Linux 9", Release: "9"},
 		KernelRelease: release, KernelArgs: []string{"console=tty0", "console=ttyS0,115200n8"},
 		LockDigest: strings.Repeat("0", 64), SELinux: "disabled", NetworkFormat: image.NMKeyfile, Created: 1,
-		Layout: image.Layout{Partitions: []image.Partition{
+		FixedLayout: image.Layout{Partitions: []image.Partition{
 			{Name: "biosboot", Role: image.RoleBIOSBoot, SizeMiB: 1},
 			{Name: "esp", Role: image.RoleESP, SizeMiB: 300, FS: "vfat", Label: "ESP", Mount: "/boot/efi", Options: "umask=0077,shortname=winnt"},
 			{Name: "boot", Role: image.RoleBoot, SizeMiB: 128, FS: "ext4", Label: "boot", Mount: "/boot"},

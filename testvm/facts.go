@@ -145,7 +145,7 @@ func (f Facts) Problems(m *image.Manifest, fw Firmware) []string {
 	if f.Packages == 0 {
 		bad("rpm knows no package")
 	}
-	for _, part := range m.Layout.Partitions {
+	for _, part := range m.FixedLayout.Partitions {
 		if part.Mount == "" {
 			continue
 		}

@@ -28,7 +28,7 @@ func goodFacts() Facts {
 
 func testManifest() *image.Manifest {
 	return &image.Manifest{Distro: image.Distro{ID: "centos"}, KernelRelease: "5.14.0-1.el9.x86_64", KernelArgs: []string{"console=ttyS0,115200n8"},
-		Layout: image.Layout{Partitions: []image.Partition{{Name: "biosboot"}, {Name: "boot", FS: "ext4", Mount: "/boot"}, {Name: "root", FS: "xfs", Mount: "/"}}}}
+		FixedLayout: image.Layout{Partitions: []image.Partition{{Name: "biosboot"}, {Name: "boot", FS: "ext4", Mount: "/boot"}, {Name: "root", FS: "xfs", Mount: "/"}}}}
 }
 
 func TestProblemsOfAnInstalledSystem(t *testing.T) {

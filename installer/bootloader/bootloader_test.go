@@ -19,7 +19,7 @@ func manifest() *image.Manifest {
 	return &image.Manifest{
 		Name: "demo", Version: "1", Arch: "x86_64", Distro: image.Distro{Name: "CentOS Stream 9", Release: "9"},
 		KernelRelease: "5.14.0-503.el9.x86_64", KernelArgs: []string{"console=tty0", "console=ttyS1,57600n8", "quiet"},
-		Layout: image.Layout{Partitions: []image.Partition{
+		FixedLayout: image.Layout{Partitions: []image.Partition{
 			{Name: "esp", Role: image.RoleESP, FS: "vfat", Mount: "/boot/efi"}, {Name: "boot", Role: image.RoleBoot, FS: "ext4", Mount: "/boot"},
 			{Name: "root", Role: image.RoleRoot, FS: "xfs", Mount: "/"}}},
 		BootLoader: image.BootLoader{Extlinux: &image.Extlinux{Modules: []string{"/usr/share/syslinux/libutil.c32"}}, GRUB: &image.GRUB{
@@ -190,7 +190,7 @@ func TestLoadersThatCannotWorkAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 		"MBR code for a disk without":    {Extlinux{}, func(t *Target) { t.BootCode = make([]byte, 512) }, "512 bytes"},
 		"arguments longer than a line":   {Extlinux{}, func(t *Target) { t.Manifest.KernelArgs = []string{strings.Repeat("x", 2048)} }, "kernels take 2047"},
 		"no GRUB in the image":           {GRUB{}, func(t *Target) { t.Manifest.BootLoader.GRUB = nil }, "does not carry"},
-		"no ESP":                         {GRUB{}, func(t *Target) { t.Manifest.Layout.Partitions[0].Role = image.RoleBoot }, "no EFI system partition"},
+		"no ESP":                         {GRUB{}, func(t *Target) { t.Manifest.FixedLayout.Partitions[0].Role = image.RoleBoot }, "no EFI system partition"},
 		"a directory outside of the ESP": {GRUB{}, func(t *Target) { t.Manifest.BootLoader.GRUB.ConfigDir = "../x" }, "not a directory on the ESP"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,7 @@ func (Extlinux) Probe(t Target) error {
 	if n := len(t.BootCode); n == 0 || n > 440 {
 		return fmt.Errorf("prepare extlinux: the MBR code gptmbr.bin has %d bytes and not 1 to 440", n)
 	}
-	if fs := bootFS(m.Layout); fs != "ext4" {
+	if fs := bootFS(m.FixedLayout); fs != "ext4" {
 		return fmt.Errorf("prepare extlinux: /boot is on %s and extlinux reads ext4; give the layout an ext4 /boot", fs)
 	}
 	if n := len(strings.Join(Arguments(m, strings.Repeat("x", 36)), " ")); n > maxAppend {

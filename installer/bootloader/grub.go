@@ -24,7 +24,7 @@ func (GRUB) Probe(t Target) error {
 		return ErrNotInImage
 	}
 	esp := false
-	for _, p := range t.Manifest.Layout.Partitions {
+	for _, p := range t.Manifest.FixedLayout.Partitions {
 		esp = esp || p.Role == image.RoleESP && p.FS == "vfat"
 	}
 	if !esp {

@@ -226,7 +226,7 @@ func (s *site) release() string {
 	m := &image.Manifest{
 		Schema: image.Schema, Name: "test", Version: "1", Arch: "x86_64", Distro: image.Distro{ID: "test", Name: "Test Linux 9", Release: "9"},
 		KernelRelease: kernel, KernelArgs: []string{"quiet"}, LockDigest: strings.Repeat("0", 64), SELinux: "disabled", NetworkFormat: image.NMKeyfile, Created: 1,
-		Layout: image.Layout{Partitions: []image.Partition{
+		FixedLayout: image.Layout{Partitions: []image.Partition{
 			{Name: "biosboot", Role: image.RoleBIOSBoot, SizeMiB: 1}, {Name: "boot", Role: image.RoleBoot, SizeMiB: 128, FS: "ext4", Label: "boot", Mount: "/boot"},
 			{Name: "root", Role: image.RoleRoot, FS: "ext4", Label: "root", Mount: "/"},
 		}},
