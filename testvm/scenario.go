@@ -40,6 +40,8 @@ type Scenario struct {
 	FreshVariables bool
 	// VerifyPackages asks for rpm -Va too.
 	VerifyPackages bool
+	// Ask asks the installed system for more than facts, after them; nil asks nothing.
+	Ask func(context.Context, *Console) error
 	// Logs is a directory for transcripts: NAME-install.log and NAME-boot.log. Empty keeps none.
 	Logs string
 	// Live gets the console's lines as they come, nil for nobody.
@@ -262,6 +264,11 @@ func (h *Host) BootDisk(ctx context.Context, s Scenario) (f Facts, err error) {
 	}
 	if f, err = GatherFacts(ctx, m.Console(), FactsOptions{VerifyPackages: s.VerifyPackages}); err != nil {
 		return f, err
+	}
+	if s.Ask != nil {
+		if err := s.Ask(ctx, m.Console()); err != nil {
+			return f, err
+		}
 	}
 	if err := m.Console().Send("systemctl poweroff\n"); err != nil {
 		return f, err

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -223,15 +224,20 @@ func ext4Disk(t *testing.T) testvm.Disk {
 	return d
 }
 
-func tool(t *testing.T, name string, args ...string) {
+// tool runs a program of this host, without the test's context, which has ended when a test cleans up.
+func tool(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
 		t.Fatalf("find %s: %v; %v", name, err, testvm.ErrTool)
 	}
-	if out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", name, err, out)
+	var out, errs bytes.Buffer
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, &out, &errs)
 	}
+	return out.Bytes()
 }
 
 // allocated returns the bytes that a sparse file takes.
