@@ -45,7 +45,8 @@ const SealSize = 1 << 20
 type Existing struct {
 	Device      Device // as it would be called in a Scheme
 	Disk        string // Candidate.ID, for partitions
-	Number      int    // of a partition
+	Number      int    // of a partition, as it is now; Device has the same
+	Name        string // of a partition on GPT: by it, or on MBR by Number, a kept partition is found
 	Start, Size int64  // bytes; Start for partitions
 	GUID        string // of a partition
 	Type        string // GUID of a partition's type
