@@ -1,10 +1,11 @@
-// Package tool runs the few external programs that the installer needs: mkfs.* and extlinux.
+// Package tool runs the few external programs that the installer needs: mkfs.*, lvm, mdadm, boot loaders' own.
 //
 // An argument vector comes in; the program's output goes out, and on failure its last lines become part of the error.
 // It never uses a shell, never passes on its own environment, and never leaves a program behind when it returns.
 package tool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,22 @@ func (r Runner) Find(name string) (string, error) {
 // Run runs argv[0], found with Find, with the environment env added to PATH and LC_ALL=C. When ctx ends, the program
 // and its children are killed.
 func (r Runner) Run(ctx context.Context, env []string, argv ...string) error {
+	var out bytes.Buffer
+	return r.run(ctx, env, argv, &out, &out)
+}
+
+// Read is Run for programs whose standard output is read by another program: it is returned, and errors quote what the
+// program wrote to standard error.
+func (r Runner) Read(ctx context.Context, env []string, argv ...string) ([]byte, error) {
+	var out, errs bytes.Buffer
+	if err := r.run(ctx, env, argv, &out, &errs); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// run quotes errs in the error. Output gets out and, where it is another one, errs.
+func (r Runner) run(ctx context.Context, env, argv []string, out, errs *bytes.Buffer) error {
 	path, err := r.Find(argv[0])
 	if err != nil {
 		return err
@@ -57,15 +74,20 @@ func (r Runner) Run(ctx context.Context, env []string, argv ...string) error {
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = 5 * time.Second
-	out, err := c.CombinedOutput()
+	c.Stdout, c.Stderr = out, errs
+	err = c.Run()
 	if r.Output != nil {
-		r.Output(argv, string(out))
+		text := out.String()
+		if errs != out {
+			text += errs.String()
+		}
+		r.Output(argv, text)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("run %s: %w", argv[0], context.Cause(ctx))
 	}
 	if err != nil {
-		return fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), err, last(string(out)))
+		return fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), err, last(errs.String()))
 	}
 	return nil
 }

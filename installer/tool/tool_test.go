@@ -56,3 +56,16 @@ func TestCancellingKillsTheProgramAndItsChildren(t *testing.T) {
 		t.Errorf("got %v after %s", err, time.Since(start))
 	}
 }
+
+func TestWhatAProgramPrintsIsReadApartFromWhatItComplains(t *testing.T) {
+	r := script(t, "lvs", "echo '{}'; echo >&2 'WARNING: x'; [ $# = 1 ]")
+	var kept string
+	r.Output = func(_ []string, out string) { kept = out }
+	out, err := r.Read(t.Context(), nil, "lvs", "a")
+	if err != nil || string(out) != "{}\n" || kept != "{}\nWARNING: x\n" {
+		t.Errorf("got %q, %v; kept %q", out, err, kept)
+	}
+	if _, err := r.Read(t.Context(), nil, "lvs"); err == nil || !strings.HasSuffix(err.Error(), "exit status 1; it wrote: WARNING: x") {
+		t.Errorf("got %v", err)
+	}
+}
