@@ -8,9 +8,9 @@ import (
 // Validate checks that a plan does not contradict itself.
 func (p Plan) Validate() error {
 	switch p.Action {
-	case Install:
+	case Install, Preview:
 		if p.Manifest == "" || p.Order == "" || p.Token == "" {
-			return errors.New("read plan: an installation needs a manifest, an order and a token")
+			return errors.New("read plan: an installation, or its preview, needs a manifest, an order and a token")
 		}
 	case Wait:
 		if p.RetrySeconds <= 0 {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 )
 
@@ -23,10 +24,12 @@ const Prefix = "imgbuild."
 // Mode is what the machine is to do.
 type Mode string
 
-// The modes. ModeInstall writes an image onto a disk; with a server, it does what the server's plan says. ModeInspect says
-// to a server what the machine is, and never writes, whatever the plan says.
+// The modes. ModeInstall writes an image onto disks; with a server, it does what the server's plan says. ModePreview says
+// what an installation would erase and write; ModeInspect says to a server what the machine is. These two never write,
+// whatever the plan says.
 const (
 	ModeInstall Mode = "install"
+	ModePreview Mode = "preview"
 	ModeInspect Mode = "inspect"
 )
 
@@ -44,9 +47,10 @@ const (
 // Done is what happens after success.
 type Done string
 
-// What can happen after success.
+// What can happen after success. DoneKexec starts the installed kernel without the firmware.
 const (
 	DoneReboot   Done = "reboot"
+	DoneKexec    Done = "kexec"
 	DonePoweroff Done = "poweroff"
 	DoneWait     Done = "wait"
 )
@@ -71,7 +75,14 @@ type Args struct {
 	// choose, or the only eligible disk is taken.
 	Disks []string
 	// Wipe names disks, as Disks does, whose contents may be destroyed.
-	Wipe      []string
+	Wipe []string
+	// Unseal are the serial numbers whose seals may be destroyed although they are another machine's, or say that they are
+	// protected.
+	Unseal []string
+	// Fresh makes anew what the layout would keep.
+	Fresh bool
+	// Preset takes the place of the manifest's layout; empty leaves that as it is.
+	Preset    layout.Preset
 	OnError   OnError
 	Done      Done
 	Transport Transport
@@ -87,20 +98,30 @@ type Args struct {
 
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
-	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "onerror", "done", "transport"}
+	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport"}
 }
+
+// several are the arguments that may be given more than once with different values.
+func several() []string { return []string{"disk", "wipe", "unseal"} }
+
+// ordered are the arguments that are a server's to say where there is one.
+func ordered() []string { return []string{"disk", "wipe", "unseal", "keep", "layout", "done"} }
 
 // Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
 // so that the failure can be shown as was asked. The error joins everything that is wrong.
 func Parse(line string) (Args, error) {
-	p := parser{args: Args{Transport: TransportHTTP}, seen: map[string]string{}}
+	p := parser{args: Args{Transport: TransportHTTP}, seen: map[string][]string{}}
 	for _, param := range Split(line) {
 		p.param(param)
 	}
 	if p.args.OnError == "" {
 		p.args.OnError = OnErrorWait
 	}
-	if p.args.Done == "" {
+	switch {
+	case p.args.Done != "":
+	case p.args.Mode == ModePreview && p.args.Server == "":
+		p.args.Done = DoneWait // for whoever wants to read it
+	default:
 		p.args.Done = DoneReboot
 	}
 	if len(p.errs) == 0 {
@@ -112,7 +133,7 @@ func Parse(line string) (Args, error) {
 // agree finds what is missing and what contradicts something else.
 func (p *parser) agree() {
 	a := &p.args
-	given := func(key string) bool { _, ok := p.seen[key]; return ok || key == "wipe" && len(a.Wipe) > 0 || key == "disk" && len(a.Disks) > 0 }
+	given := func(key string) bool { return len(p.seen[key]) > 0 }
 	switch {
 	case a.Server != "" && a.Manifest != "":
 		p.bad("%sserver= and %smanifest= both say what to do: give one of them", Prefix, Prefix)
@@ -122,7 +143,7 @@ func (p *parser) agree() {
 				p.bad("%sserver= needs %s%s=, which the server's boot script gives: boot through the server", Prefix, Prefix, key)
 			}
 		}
-		for _, key := range []string{"disk", "wipe", "done"} {
+		for _, key := range ordered() {
 			if given(key) {
 				p.bad("%s%s= is the order's to say when there is a server: give it with the order, and leave it out here", Prefix, key)
 			}
@@ -135,6 +156,8 @@ func (p *parser) agree() {
 		p.bad("nothing on the kernel command line says what to do: add %smanifest=URL", Prefix)
 	case a.Manifest == "":
 		p.bad("%smode=%s needs a release: add %smanifest=URL", Prefix, a.Mode, Prefix)
+	case a.Mode == ModePreview && a.Done == DoneKexec:
+		p.bad("%sdone=kexec starts what was installed, and %smode=preview installs nothing: leave one of them out", Prefix, Prefix)
 	}
 	if a.Mode == "" && len(p.errs) == 0 {
 		a.Mode = ModeInstall
@@ -142,20 +165,25 @@ func (p *parser) agree() {
 }
 
 // WithPlan returns the arguments as a server's plan completes them: what to install, where, and what happens then. A plan
-// is held against the same rules as a command line.
+// is held against the same rules as a command line. A plan to preview makes it ModePreview.
 func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 	p := parser{args: a}
-	p.args.Disks, p.args.Wipe = nil, nil
+	p.args.Disks, p.args.Wipe, p.args.Unseal, p.args.Fresh = nil, nil, nil, pl.Fresh
+	if pl.Action == plan.Preview {
+		p.args.Mode = ModePreview
+	}
 	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"done", pl.Done}} {
 		if v.value != "" {
 			p.value(v.key, v.value)
 		}
 	}
-	for _, d := range pl.Disks {
-		p.value("disk", d)
-	}
-	for _, w := range pl.Wipe {
-		p.value("wipe", w)
+	for _, v := range []struct {
+		key    string
+		values []string
+	}{{"disk", pl.Disks}, {"wipe", pl.Wipe}, {"unseal", pl.Unseal}} {
+		for _, value := range v.values {
+			p.value(v.key, value)
+		}
 	}
 	if err := errors.Join(p.errs...); err != nil {
 		return a, fmt.Errorf("read the server's plan: %w", err)
@@ -165,7 +193,7 @@ func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 
 type parser struct {
 	args Args
-	seen map[string]string // value by key, of keys that are allowed once
+	seen map[string][]string // values by key
 	errs []error
 }
 
@@ -210,28 +238,33 @@ func (p *parser) param(param Param) {
 		p.bad("argument %s has no value: write %s=VALUE", param.Key, param.Key)
 		return
 	}
-	if key != "wipe" && key != "disk" {
-		if old, twice := p.seen[key]; twice {
-			if old != param.Value && (key == "manifest" || key == "server") { // either may hold a password
-				p.bad("argument %s is given twice with different values: give it once", param.Key)
-			} else if old != param.Value {
-				p.bad("argument %s is given twice with different values, %q and %q: give it once", param.Key, old, param.Value)
-			}
-			return
-		}
-		p.seen[key] = param.Value
+	old := p.seen[key]
+	if len(old) == 0 || slices.Contains(several(), key) {
+		p.seen[key] = append(old, param.Value)
+		p.value(key, param.Value)
+		return
 	}
-	p.value(key, param.Value)
+	switch {
+	case old[0] == param.Value:
+	case key == "manifest" || key == "server": // either may hold a password
+		p.bad("argument %s is given twice with different values: give it once", param.Key)
+	default:
+		p.bad("argument %s is given twice with different values, %q and %q: give it once", param.Key, old[0], param.Value)
+	}
 }
 
 func (p *parser) value(key, value string) {
 	switch key {
 	case "mode":
-		p.args.Mode = oneOf(p, key, value, ModeInstall, ModeInspect)
+		p.args.Mode = oneOf(p, key, value, ModeInstall, ModePreview, ModeInspect)
 	case "onerror":
 		p.args.OnError = oneOf(p, key, value, OnErrorWait, OnErrorReboot, OnErrorPoweroff, OnErrorShell)
 	case "done":
-		p.args.Done = oneOf(p, key, value, DoneReboot, DonePoweroff, DoneWait)
+		p.args.Done = oneOf(p, key, value, DoneReboot, DoneKexec, DonePoweroff, DoneWait)
+	case "keep":
+		p.args.Fresh = oneOf(p, key, value, keepNone) == keepNone
+	case "layout":
+		p.args.Preset = oneOf(p, key, value, layout.Simple, layout.LVM, layout.Server, layout.Mirror)
 	case "transport":
 		p.args.Transport = oneOf(p, key, value, TransportHTTP)
 	case "manifest":
@@ -260,19 +293,24 @@ func (p *parser) value(key, value string) {
 		}
 		p.args.Boot = value
 	case "disk":
-		if err := checkDisk(value); err != nil {
-			p.bad("argument %sdisk=%s: %w", Prefix, value, err)
-			return
-		}
-		p.args.Disks = append(p.args.Disks, value)
+		p.list(&p.args.Disks, key, value, checkDisk(value))
 	case "wipe":
-		if err := checkDisk(value); err != nil {
-			p.bad("argument %swipe=%s: %w", Prefix, value, err)
-			return
-		}
-		if !slices.Contains(p.args.Wipe, value) {
-			p.args.Wipe = append(p.args.Wipe, value)
-		}
+		p.list(&p.args.Wipe, key, value, checkDisk(value))
+	case "unseal":
+		p.list(&p.args.Unseal, key, value, checkSerial(value))
+	}
+}
+
+// keepNone is the only value of keep: what the layout keeps is the layout's to say.
+const keepNone = "none"
+
+// list adds a value that is not there yet, unless something is wrong with it.
+func (p *parser) list(to *[]string, key, value string, err error) {
+	switch {
+	case err != nil:
+		p.bad("argument %s%s=%s: %w", Prefix, key, value, err)
+	case !slices.Contains(*to, value):
+		*to = append(*to, value)
 	}
 }
 
@@ -348,10 +386,26 @@ func isNonce(s string) bool {
 		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 }
 
-func checkDisk(s string) error {
-	switch {
-	case strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) >= 0:
+// checkSerial is for a machine's serial number, as a seal has it.
+func checkSerial(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return errors.New("the value is blank: give the serial number that the seal has")
+	}
+	return checkText(s)
+}
+
+func checkText(s string) error {
+	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) >= 0 {
 		return errors.New("the value has control characters")
+	}
+	return nil
+}
+
+func checkDisk(s string) error {
+	if err := checkText(s); err != nil {
+		return err
+	}
+	switch {
 	case strings.TrimSpace(s) == "":
 		return errors.New("the value is blank: give a serial number or a path below /dev")
 	case !strings.Contains(s, "/"):

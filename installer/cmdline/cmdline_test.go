@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 )
 
@@ -49,6 +50,17 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 	if !reflect.DeepEqual(a, want) || a.BootIF.String() != "52:54:00:aa:bb:cc" {
 		t.Errorf("got %+v", a)
 	}
+	a, err = Parse(manifest + "imgbuild.disk=B imgbuild.disk=A imgbuild.disk=B imgbuild.wipe=A imgbuild.unseal=SN-1 imgbuild.unseal=SN-2 imgbuild.keep=none imgbuild.layout=mirror imgbuild.done=kexec")
+	if err != nil || !slices.Equal(a.Disks, []string{"B", "A"}) || !slices.Equal(a.Unseal, []string{"SN-1", "SN-2"}) || !a.Fresh || a.Preset != layout.Mirror || a.Done != DoneKexec {
+		t.Errorf("several disks: %+v, %v", a, err)
+	}
+	a, err = Parse(manifest + "imgbuild.mode=preview")
+	if err != nil || a.Mode != ModePreview || a.Done != DoneWait {
+		t.Errorf("a preview is there to be read: %+v, %v", a, err)
+	}
+	if a, err = Parse(manifest + "imgbuild.mode=preview imgbuild.done=reboot"); err != nil || a.Done != DoneReboot {
+		t.Errorf("a preview ends as was asked: %+v, %v", a, err)
+	}
 	a, err = Parse(manifest)
 	if err != nil || a.OnError != OnErrorWait || a.Done != DoneReboot || a.Mode != ModeInstall || a.Verbose {
 		t.Errorf("defaults: %+v, %v", a, err)
@@ -60,9 +72,16 @@ func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 		"nothing asked":                  {"quiet", "nothing on the kernel command line says what to do"},
 		"a mode without a release":       {"imgbuild.mode=install", "needs a release: add imgbuild.manifest=URL"},
 		"a misspelt mode":                {manifest + "imgbuild.mode=instal", "was install meant?"},
-		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install, inspect"},
+		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install, preview, inspect"},
 		"two manifests":                  {manifest + "imgbuild.manifest=http://b/x.json", "given twice with different values"},
-		"two disks":                      {manifest + "imgbuild.disk=a imgbuild.disk=b", `"a" and "b"`},
+		"two ends":                       {manifest + "imgbuild.done=wait imgbuild.done=reboot", `"wait" and "reboot"`},
+		"two layouts":                    {manifest + "imgbuild.layout=lvm imgbuild.layout=simple", `"lvm" and "simple"`},
+		"a misspelt layout":              {manifest + "imgbuild.layout=mirrors", "was mirror meant?"},
+		"a layout that is none":          {manifest + "imgbuild.layout=zfs", "use simple, lvm, server, mirror"},
+		"something to keep":              {manifest + "imgbuild.keep=/home", "imgbuild.keep=/home is not known: use none"},
+		"a blank seal":                   {manifest + `imgbuild.unseal=" "`, "is blank: give the serial number"},
+		"a preview that starts what was": {manifest + "imgbuild.mode=preview imgbuild.done=kexec", "installs nothing"},
+		"a preview of nothing":           {"imgbuild.mode=preview", "imgbuild.mode=preview needs a release"},
 		"no value":                       {manifest + "imgbuild.disk", "imgbuild.disk has no value"},
 		"an empty value":                 {manifest + "imgbuild.wipe=", "imgbuild.wipe has no value"},
 		"a URL of another kind":          {"imgbuild.manifest=ftp://a/b", `starts with "ftp:"`},
@@ -74,7 +93,7 @@ func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 		"a disk that climbs":             {manifest + "imgbuild.disk=/dev/../etc", "does not lie below /dev"},
 		"a blank disk":                   {manifest + `imgbuild.disk=" "`, "is blank"},
 		"a misspelt onerror":             {manifest + "imgbuild.onerror=rebot", "was reboot meant?"},
-		"an unknown done":                {manifest + "imgbuild.done=dance", "use reboot, poweroff, wait"},
+		"an unknown done":                {manifest + "imgbuild.done=dance", "use reboot, kexec, poweroff, wait"},
 		"everything at once is reported": {"imgbuild.disk= imgbuild.done=x", "imgbuild.done=x"},
 	} {
 		_, err := Parse(c.line)
@@ -101,7 +120,8 @@ func TestAServersBootScriptSaysWhereThePlanIs(t *testing.T) {
 	for name, c := range map[string]struct {
 		more string
 		mode Mode
-	}{"without a mode": {"", ModeInstall}, "to install": {"imgbuild.mode=install", ModeInstall}, "to inspect": {"imgbuild.mode=inspect", ModeInspect}} {
+	}{"without a mode": {"", ModeInstall}, "to install": {"imgbuild.mode=install", ModeInstall}, "to inspect": {"imgbuild.mode=inspect", ModeInspect},
+		"to preview": {"imgbuild.mode=preview", ModePreview}} {
 		a, err := Parse(line + c.more)
 		if err != nil || a.Server != "http://10.0.0.1:8080" || a.ServerKey.Text() != key.Text() || a.Boot != "AAECAwQFBgcICQoLDA0ODw" || a.Mode != c.mode || a.Manifest != "" {
 			t.Errorf("%s: %+v, %v", name, a, err)
@@ -111,6 +131,9 @@ func TestAServersBootScriptSaysWhereThePlanIs(t *testing.T) {
 		"a manifest too":              {line + manifest, "both say what to do"},
 		"a disk":                      {line + "imgbuild.disk=SN1", "imgbuild.disk= is the order's to say"},
 		"a disk to wipe":              {line + "imgbuild.wipe=SN1", "imgbuild.wipe= is the order's to say"},
+		"a seal to break":             {line + "imgbuild.unseal=SN1", "imgbuild.unseal= is the order's to say"},
+		"what is not kept":            {line + "imgbuild.keep=none", "imgbuild.keep= is the order's to say"},
+		"a layout":                    {line + "imgbuild.layout=lvm", "imgbuild.layout= is the order's to say"},
 		"what happens then":           {line + "imgbuild.done=wait", "imgbuild.done= is the order's to say"},
 		"no key":                      {"imgbuild.server=http://a " + nonce, "needs imgbuild.serverkey="},
 		"no nonce":                    {strings.Replace(line, nonce, "", 1), "needs imgbuild.boot="},
@@ -143,7 +166,12 @@ func TestAPlanCompletesTheArgumentsByTheSameRules(t *testing.T) {
 	if got, err := a.WithPlan(plan.Plan{Manifest: "http://a/manifest.json"}); err != nil || got.Done != DoneReboot || got.Disks != nil || got.Wipe != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
+	got, err = a.WithPlan(plan.Plan{Action: plan.Preview, Manifest: "http://a/manifest.json", Disks: []string{"B", "A"}, Unseal: []string{"SN 9"}, Fresh: true, Done: "kexec"})
+	if err != nil || got.Mode != ModePreview || !slices.Equal(got.Disks, []string{"B", "A"}) || !slices.Equal(got.Unseal, []string{"SN 9"}) || !got.Fresh || got.Done != DoneKexec {
+		t.Errorf("%+v, %v", got, err)
+	}
 	for name, p := range map[string]plan.Plan{
+		"a seal of nobody":          {Manifest: "http://a/m", Unseal: []string{""}},
 		"a manifest that is a file": {Manifest: "file:///x/manifest.json"}, "a disk that climbs": {Manifest: "http://a/m", Disks: []string{"/dev/../etc"}},
 		"an unknown end": {Manifest: "http://a/m", Done: "dance"}, "a blank wipe": {Manifest: "http://a/m", Wipe: []string{" "}},
 	} {
