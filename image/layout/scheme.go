@@ -48,7 +48,7 @@ type Existing struct {
 	Number      int    // of a partition, as it is now; Device has the same
 	Name        string // of a partition on GPT: by it, or on MBR by Number, a kept partition is found
 	Start, Size int64  // bytes; Start for partitions
-	GUID        string // of a partition
+	GUID        string // of a partition; of an array its UUID as mdadm writes it
 	Type        string // GUID of a partition's type
 	FS          string // xfs, ext4, vfat, swap, LVM2_member, linux_raid_member
 	UUID, Label string // of the file system
@@ -80,6 +80,7 @@ type SchemeDisk struct {
 	Boot    bool
 	Parts   []Part
 	Content Content
+	Kept    *Existing // of Content: the whole disk stays as it is
 }
 
 // Part is one partition in its place.
