@@ -20,6 +20,7 @@ import (
 
 	"imgbuild/builder/progress"
 	"imgbuild/builder/sandbox"
+	"imgbuild/image/layout"
 	"imgbuild/profiles"
 )
 
@@ -134,7 +135,7 @@ func testOptions(t *testing.T, repo, keyFile string, install ...string) Options 
 		Repositories: map[string]profiles.Repository{"tiny": {Name: "tiny", BaseURL: []string{"file://" + repo}, GPGKeys: []profiles.GPGKey{{File: keyFile}}, Priority: 99}},
 		Packages:     profiles.Packages{Install: install, WeakDeps: &no, Docs: &no},
 		Kernel:       profiles.Kernel{Package: install[0]},
-		Disk:         profiles.Disk{Filesystem: "ext4", BootSize: "1GiB", ESPSize: "512MiB"},
+		Layout:       layout.Layout{Filesystem: "ext4", BootSize: "1GiB", ESPSize: "512MiB"},
 		Pack:         profiles.Pack{Level: "fast", Compressor: "zstd", CompressionLevel: 3, BlockSize: "128KiB"},
 		System:       profiles.System{SELinux: "disabled"},
 	}

@@ -13,6 +13,7 @@ import (
 	"imgbuild/builder/progress"
 	"imgbuild/builder/tree"
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/profiles"
 )
 
@@ -147,7 +148,7 @@ func TestNearMissesAreSuggested(t *testing.T) {
 }
 
 func TestTheLayoutFollowsTheProfileAndTheImage(t *testing.T) {
-	d := profiles.Disk{Filesystem: "xfs", BootSize: "1GiB", ESPSize: "256MiB", MountOptions: "noatime"}
+	d := layout.Layout{Filesystem: "xfs", BootSize: "1GiB", ESPSize: "256MiB", MountOptions: "noatime"}
 	l, err := layoutOf(d, 3<<30)
 	if err != nil {
 		t.Fatal(err)

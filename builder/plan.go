@@ -72,7 +72,7 @@ func NewPlan(o Options) (*Plan, error) {
 // What the profile excludes stays out.
 func addedPackages(p *profiles.Profile) []string {
 	need := []string{p.Kernel.Package, "dracut", "dosfstools", "e2fsprogs"}
-	if p.Disk.Filesystem == "xfs" {
+	if p.Layout.Filesystem == "xfs" {
 		need = append(need, "xfsprogs")
 	}
 	switch p.Arch {

@@ -21,8 +21,8 @@ func sbin(name string) []string {
 // initramfsTools are the programs that the installer runs for the profile's layout, and, if wanted, a rescue shell's.
 func initramfsTools(p *profiles.Profile) []initramfs.Tool {
 	names := []string{"mkfs.ext4", "mkfs.vfat"}
-	if p.Disk.Filesystem != "ext4" {
-		names = append(names, "mkfs."+p.Disk.Filesystem)
+	if p.Layout.Filesystem != "ext4" {
+		names = append(names, "mkfs."+p.Layout.Filesystem)
 	}
 	var tools []initramfs.Tool
 	for _, n := range names {

@@ -16,6 +16,7 @@ import (
 	"imgbuild/builder/configure"
 	"imgbuild/builder/progress"
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/profiles"
 )
 
@@ -133,26 +134,29 @@ func bootScript(p *profiles.Profile) string {
 
 func (b *build) newManifest(lock []byte) (*image.Manifest, error) {
 	p := b.o.Profile
-	layout, err := layoutOf(p.Disk, b.unpacked)
-	if err != nil {
-		return nil, err
+	var fixed image.Layout
+	if p.Layout.Preset == layout.Simple {
+		var err error
+		if fixed, err = layoutOf(p.Layout, b.unpacked); err != nil {
+			return nil, err
+		}
 	}
 	return &image.Manifest{
 		Schema: image.Schema, Name: p.Name, Version: p.Version, Arch: p.Arch, Distro: b.distro,
 		KernelRelease: b.release, KernelArgs: configure.Arguments(p), LockDigest: fmt.Sprintf("%x", sha256.Sum256(lock)),
 		SELinux: p.System.SELinux, NetworkFormat: image.NetworkFormat(p.System.Network), Created: b.date.Unix(),
-		FixedLayout: layout, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
+		Layout: p.Layout, FixedLayout: fixed, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
 	}, nil
 }
 
 // layoutOf is the default layout: BIOS boot, ESP, /boot and root. Root takes the rest of the disk, and is at least a third
 // larger than what is unpacked, with a GiB to live in.
-func layoutOf(d profiles.Disk, unpacked int64) (image.Layout, error) {
+func layoutOf(d layout.Layout, unpacked int64) (image.Layout, error) {
 	const mib = 1 << 20
-	size := func(key, s string) (int64, error) {
-		n, err := profiles.ParseSize(s)
+	size := func(key string, s layout.Size) (int64, error) {
+		n, err := profiles.ParseSize(string(s))
 		if err != nil {
-			return 0, fmt.Errorf("disk.%s: %w", key, err)
+			return 0, fmt.Errorf("layout.%s: %w", key, err)
 		}
 		return n / mib, nil
 	}

@@ -25,10 +25,7 @@ func (p *Profile) fillDefaults() {
 		f.fillDefaults()
 		p.Files[path] = f
 	}
-	fill(&p.Disk.Filesystem, "xfs")
-	fill(&p.Disk.BootSize, "1GiB")
-	fill(&p.Disk.ESPSize, "512MiB")
-	fill(&p.Disk.MountOptions, "defaults")
+	fillLayout(&p.Layout)
 	p.Pack.fillDefaults()
 	if len(p.Initramfs.Network) == 0 {
 		p.Initramfs.Network = []string{"server"}
@@ -119,7 +116,7 @@ func releaseMajor(release string) int {
 	return n
 }
 
-func fill(s *string, value string) {
+func fill[S ~string](s *S, value S) {
 	if *s == "" {
 		*s = value
 	}

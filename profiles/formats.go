@@ -2,15 +2,17 @@ package profiles
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
 	"imgbuild/profiles/strict"
 )
 
-// formats are the values of the check and keys tags in profile.go.
+// formats are the values of the check and keys tags in profile.go and in a layout's types.
 func formats() map[string]strict.Format {
-	return map[string]strict.Format{
+	all := layoutFormats()
+	maps.Copy(all, map[string]strict.Format{
 		"extends":               {What: "a shipped profile's name or a file", Pattern: `\S(.*\S)?`, Examples: []string{"centos-stream-9", "./base.yaml"}},
 		"image-name":            {What: "small letters, digits, dots and dashes, with a letter or digit at both ends", Pattern: `[a-z0-9]([a-z0-9.-]*[a-z0-9])?`, Max: 64, Examples: []string{"web-node"}},
 		"image-version":         {What: "letters, digits and . _ + ~ -, with a letter or digit first", Pattern: `[A-Za-z0-9][A-Za-z0-9._+~-]*`, Max: 64, Examples: []string{"1", "2025.11-2"}},
@@ -65,9 +67,6 @@ func formats() map[string]strict.Format {
 		"mode":                  {What: `an octal mode such as "0644"`, Pattern: `0?[0-7]{3,4}`, Normal: normalMode, Examples: []string{"0644", "0755"}},
 		"script-name":           {What: "letters, digits, blanks and . _ -", Pattern: `[A-Za-z0-9][A-Za-z0-9 ._-]*`, Max: 64, Examples: []string{"tune"}},
 		"filesystem":            {Enum: []string{"xfs", "ext4"}},
-		"boot-size":             sizeFormat(256<<20, 16<<30, "1GiB"),
-		"esp-size":              sizeFormat(64<<20, 16<<30, "512MiB"),
-		"root-size":             sizeFormat(1<<30, 1<<50, "20GiB"),
 		"mount-options":         {What: "mount options with commas between them", Pattern: `[A-Za-z0-9=_.:/+-]+(,[A-Za-z0-9=_.:/+-]+)*`, Max: 256, Examples: []string{"defaults,noatime"}},
 		"pack-level":            {Enum: []string{"fast", "normal", "release"}},
 		"compressor":            {Enum: []string{"zstd", "xz", "gzip", "lz4"}},
@@ -75,25 +74,8 @@ func formats() map[string]strict.Format {
 		"block-size":            {What: "a power of two from 4KiB to 1MiB", Pattern: `(4|8|16|32|64|128|256|512)KiB|1MiB|1024KiB`, Examples: []string{"256KiB"}},
 		"driver-class":          {Enum: []string{"server", "virtual"}},
 		"initramfs-compression": {Enum: []string{"auto", "zstd", "xz", "gzip"}},
-	}
-}
-
-func sizeFormat(least, most int64, example string) strict.Format {
-	return strict.Format{
-		What: "a size such as " + example, Pattern: `[1-9][0-9]*(KiB|MiB|GiB|TiB)`, Max: 32, Examples: []string{example},
-		Check: func(s string) string {
-			n, err := ParseSize(s)
-			switch {
-			case err != nil:
-				return fmt.Sprintf("is %s, and not a size such as %s", strict.Clip(s), example)
-			case n < least:
-				return fmt.Sprintf("is %s, less than %s", s, FormatSize(least))
-			case n > most:
-				return fmt.Sprintf("is %s, more than %s", s, FormatSize(most))
-			}
-			return ""
-		},
-	}
+	})
+	return all
 }
 
 // ParseSize reads a size as it is written in profiles, such as 512MiB, in bytes.
@@ -109,17 +91,6 @@ func ParseSize(s string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%s is not a size; write it as 512MiB or 1GiB", strict.Clip(s))
-}
-
-// FormatSize writes bytes as ParseSize reads them, in the largest unit that divides them.
-func FormatSize(n int64) string {
-	units := sizeUnits()
-	for i := len(units) - 1; i >= 0; i-- {
-		if unit := int64(1) << (10 * (i + 1)); n >= unit && n%unit == 0 {
-			return strconv.FormatInt(n/unit, 10) + units[i]
-		}
-	}
-	return strconv.FormatInt(n, 10) + "B"
 }
 
 func sizeUnits() []string { return []string{"KiB", "MiB", "GiB", "TiB"} }

@@ -27,7 +27,7 @@ func (m merger) onto(parent, child *strict.Node, path string) *strict.Node {
 }
 
 func (m merger) maps(parent, child *strict.Node, path string) *strict.Node {
-	out := &strict.Node{Kind: strict.KindMap, At: child.At, Entries: slices.Clone(parent.Entries)}
+	out := &strict.Node{Kind: strict.KindMap, At: child.At, Entries: slices.Clone(parent.Entries), Lost: parent.Lost || child.Lost}
 	for _, e := range child.Entries {
 		at := slices.IndexFunc(out.Entries, func(p strict.Entry) bool { return p.Key == e.Key })
 		if at < 0 {
@@ -79,7 +79,7 @@ func (m merger) nothingToReset(item *strict.Node, path string, there []*strict.N
 func (m merger) fresh(n *strict.Node, path string, inherited bool) *strict.Node {
 	switch n.Kind {
 	case strict.KindMap:
-		out := &strict.Node{Kind: strict.KindMap, At: n.At}
+		out := &strict.Node{Kind: strict.KindMap, At: n.At, Lost: n.Lost}
 		for _, e := range n.Entries {
 			out.Entries = append(out.Entries, strict.Entry{Key: e.Key, At: e.At, Value: m.fresh(e.Value, strict.Join(path, e.Key), inherited)})
 		}

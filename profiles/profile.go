@@ -6,7 +6,10 @@
 // files of the build host and nothing else: it never builds, never asks the network and never runs a program.
 package profiles
 
-import "imgbuild/profiles/strict"
+import (
+	"imgbuild/image/layout"
+	"imgbuild/profiles/strict"
+)
 
 // The comments of these types and fields are the descriptions in the schema and in docs/profile-reference.md. The tags are
 // those of package strict, and two more:
@@ -61,8 +64,9 @@ type Profile struct {
 	// FirstBootScripts run on the machine, in order, when the installed system has started for the first time, before it
 	// tells its server that it has booted. One that fails is reported and holds up none of the others.
 	FirstBootScripts []MachineScript `yaml:"first_boot_scripts,omitempty"`
-	// Disk is the default layout of the disk that the image is installed to.
-	Disk Disk `yaml:"disk"`
+	// Layout is what becomes of the disks of machines that the image is installed on, where the registry or the installer's
+	// arguments say nothing else. `imgbuild layout` shows it for disks of your choice.
+	Layout layout.Layout `yaml:"layout"`
 	// Pack says how hard the root file system is compressed.
 	Pack Pack `yaml:"pack"`
 	// Initramfs is what goes into the mini initramfs besides the installer.
@@ -294,20 +298,6 @@ type MachineScript struct {
 	File string `yaml:"file,omitempty" check:"host-path" only:"script"`
 }
 
-// Disk is the default layout of the disk that the image is installed to: BIOS boot, ESP, /boot and root.
-type Disk struct {
-	// Filesystem is root's.
-	Filesystem string `yaml:"filesystem,omitempty" check:"filesystem" default:"xfs"`
-	// BootSize is the size of /boot: 256MiB to 16GiB.
-	BootSize string `yaml:"boot_size,omitempty" check:"boot-size" default:"1GiB"`
-	// ESPSize is the size of the EFI system partition: 64MiB to 16GiB.
-	ESPSize string `yaml:"esp_size,omitempty" check:"esp-size" default:"512MiB"`
-	// RootMin is the least size of the root partition, which takes the rest of the disk. Default: from the image's size.
-	RootMin string `yaml:"root_min,omitempty" check:"root-size"`
-	// MountOptions are root's mount options in fstab.
-	MountOptions string `yaml:"mount_options,omitempty" check:"mount-options" default:"defaults"`
-}
-
 // Pack says how hard the root file system is compressed.
 type Pack struct {
 	// Level sets what the keys below do not: fast is zstd 3 with blocks of 128KiB, normal zstd 9 with 256KiB, release zstd 15 with 1MiB.
@@ -329,6 +319,10 @@ type Initramfs struct {
 	Network []string `yaml:"network,omitempty" check:"driver-class"`
 	// Storage are classes of disk drivers: server has every server's controller, virtual those of hypervisors. Default: server.
 	Storage []string `yaml:"storage,omitempty" check:"driver-class"`
+	// Tools are further programs for making file systems and volumes, with their kernel modules and the packages that the
+	// installed system needs for the same. Those that the profile's own layout needs are there anyway; machines whose layouts
+	// the registry holds may need more.
+	Tools []string `yaml:"tools,omitempty" check:"layout-tool"`
 	// Modules are further kernel modules.
 	Modules []string `yaml:"modules,omitempty" check:"module"`
 	// Firmware are further firmware files, as globs below /lib/firmware.

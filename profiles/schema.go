@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 
+	"imgbuild/image/layout"
 	"imgbuild/profiles/strict"
 )
 
@@ -26,8 +27,24 @@ func Schema() ([]byte, error) {
 	return s.Marshal()
 }
 
-func profileSchema() (*strict.Schema, error) {
+// descriptions are the comments of the types of profiles and of layouts.
+func descriptions() (map[string]string, error) {
 	docs, err := strict.ReadDocs("profile.go", typesSource)
+	if err != nil {
+		return nil, err
+	}
+	layouts, err := strict.ReadDocs("layout.go", layout.Source())
+	if err != nil {
+		return nil, err
+	}
+	for k, d := range layouts {
+		docs["layout."+k] = d
+	}
+	return docs, nil
+}
+
+func profileSchema() (*strict.Schema, error) {
+	docs, err := descriptions()
 	if err != nil {
 		return nil, err
 	}

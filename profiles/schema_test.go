@@ -151,9 +151,9 @@ func TestTheSchemaRefusesWhatItCanSee(t *testing.T) {
 }
 
 // eachField calls visit for each key of a profile at every depth.
-func eachField(t reflect.Type, visit func(owner reflect.Type, f strict.Field)) {
+func eachField(t reflect.Type, visit func(f strict.Field)) {
 	for _, f := range strict.Fields(t) {
-		visit(t, f)
+		visit(f)
 		inner := f.Typ
 		for inner.Kind() == reflect.Map || inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
@@ -165,18 +165,22 @@ func eachField(t reflect.Type, visit func(owner reflect.Type, f strict.Field)) {
 }
 
 func TestEveryKeyIsDescribedAndChecked(t *testing.T) {
-	docs, err := strict.ReadDocs("profile.go", typesSource)
+	docs, err := descriptions()
 	if err != nil {
 		t.Fatal(err)
 	}
 	known, used := formats(), map[string]bool{}
-	eachField(reflect.TypeFor[Profile](), func(owner reflect.Type, f strict.Field) {
-		name := owner.Name() + "." + f.Name
+	eachField(reflect.TypeFor[Profile](), func(f strict.Field) {
+		owner := f.Owner.Name()
+		if f.Owner.PkgPath() != reflect.TypeFor[Profile]().PkgPath() {
+			owner = f.Owner.String()
+		}
+		name := owner + "." + f.Name
 		if d := docs[name]; !strings.HasPrefix(d, "`"+f.Key+"` ") || !strings.HasSuffix(d, ".") {
 			t.Errorf("the comment of %s is %q", name, d)
 		}
-		if docs[owner.Name()] == "" {
-			t.Errorf("%s has no comment", owner.Name())
+		if docs[owner] == "" {
+			t.Errorf("%s has no comment", owner)
 		}
 		for _, tag := range []string{"check", "keys"} {
 			form := f.Tag.Get(tag)
@@ -224,12 +228,12 @@ func TestTheDefaultsInTheSchemaAreThoseFilledIn(t *testing.T) {
 			}
 		case reflect.Struct:
 			for _, f := range strict.Fields(v.Type()) {
-				walk(v.Field(f.Index))
+				walk(v.FieldByIndex(f.Index))
 				want, ok := f.Tag.Lookup("default")
 				if !ok {
 					continue
 				}
-				got := v.Field(f.Index)
+				got := v.FieldByIndex(f.Index)
 				if got.Kind() == reflect.Pointer && !got.IsNil() {
 					got = got.Elem()
 				}

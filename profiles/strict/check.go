@@ -11,23 +11,29 @@ import (
 
 // Field is one key that people write, from a struct's tags.
 type Field struct {
-	Index int
-	Name  string // the Go name
-	Key   string // the YAML key
+	Index []int        // as reflect.Value.FieldByIndex takes it
+	Owner reflect.Type // the struct that has it; another than the one asked for where that has it inline
+	Name  string       // the Go name
+	Key   string       // the YAML key
 	Typ   reflect.Type
 	Tag   reflect.StructTag
 }
 
-// Fields returns the keys of a struct type in their order.
+// Fields returns the keys of a struct type in their order. Those of a struct that is embedded inline stand in its place.
 func Fields(t reflect.Type) []Field {
 	var fs []Field
 	for i := range t.NumField() {
 		f := t.Field(i)
-		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		if key == "" || key == "-" || !f.IsExported() {
-			continue
+		key, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			for _, in := range Fields(f.Type) {
+				in.Index = append([]int{i}, in.Index...)
+				fs = append(fs, in)
+			}
+		case key != "" && key != "-" && f.IsExported():
+			fs = append(fs, Field{[]int{i}, t, f.Name, key, f.Type, f.Tag})
 		}
-		fs = append(fs, Field{i, f.Name, key, f.Type, f.Tag})
 	}
 	return fs
 }
@@ -60,6 +66,7 @@ func (c *Checker) Structure(n *Node, t reflect.Type, path string) {
 		if at < 0 {
 			c.Add(e.At, Join(path, e.Key), "%s", c.unknown(e.Key, t, path))
 			e.Value = &Node{Kind: KindBad, At: e.At}
+			n.Lost = true
 			continue
 		}
 		c.value(e.Value, fields[at].Typ, fields[at].Tag, Join(path, e.Key))

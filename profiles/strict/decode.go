@@ -24,7 +24,7 @@ func Decode(n *Node, v reflect.Value) {
 	case reflect.Struct:
 		for _, f := range Fields(v.Type()) {
 			if e := n.Get(f.Key); e != nil {
-				Decode(e, v.Field(f.Index))
+				Decode(e, v.FieldByIndex(f.Index))
 			}
 		}
 	case reflect.Map:

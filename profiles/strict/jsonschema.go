@@ -84,7 +84,8 @@ func (s *Schema) Marshal() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// NewSchema returns the schema of a document of type t; docs are as ReadDocs returns them.
+// NewSchema returns the schema of a document of type t; docs are as ReadDocs returns them, those of another package's types
+// under names that begin with the package's, as layout.Disk.
 func NewSchema(t reflect.Type, formats map[string]Format, docs map[string]string) *Schema {
 	return (&schemaMaker{formats: formats, docs: docs}).object(t)
 }
@@ -94,16 +95,24 @@ type schemaMaker struct {
 	docs    map[string]string
 }
 
+// doc is the comment of a type, or of its field.
+func (m *schemaMaker) doc(t reflect.Type, field string) string {
+	if d, ok := m.docs[t.String()+field]; ok {
+		return d
+	}
+	return m.docs[t.Name()+field]
+}
+
 func (m *schemaMaker) object(t reflect.Type) *Schema {
 	s := &Schema{
-		Type: []string{"object"}, Description: m.docs[t.Name()],
+		Type: []string{"object"}, Description: m.doc(t, ""),
 		Properties: &properties{}, AdditionalProperties: false,
 	}
 	groups := map[string][]Field{}
 	var order []string
 	for _, f := range Fields(t) {
 		p := m.value(f.Typ, f.Tag)
-		p.Description = m.docs[t.Name()+"."+f.Name]
+		p.Description = m.doc(f.Owner, "."+f.Name)
 		p.Default = defaultOf(f)
 		p.Type = append(p.Type, "null")
 		if p.Enum != nil {

@@ -30,6 +30,7 @@ type Node struct {
 	ResetAt Pos
 	Entries []Entry // of a map, in the order of the file
 	Items   []*Node // of a list
+	Lost    bool    // the map had a key that does not exist, which was reported and taken out
 }
 
 // Entry is one key of a map and its value.
@@ -94,6 +95,31 @@ func (n *Node) Find(path ...string) (Pos, bool) {
 		n, at = n.Items[i], n.Items[i].At
 	}
 	return at, true
+}
+
+// Flawed are the paths of the maps and lists in which something was wrong and has been reported.
+func (n *Node) Flawed() [][]string {
+	if n == nil {
+		return nil
+	}
+	var paths [][]string
+	within := func(key string, v *Node) bool {
+		for _, p := range v.Flawed() {
+			paths = append(paths, append([]string{key}, p...))
+		}
+		return v.Kind == KindBad
+	}
+	bad := n.Lost
+	for _, e := range n.Entries {
+		bad = within(e.Key, e.Value) || bad
+	}
+	for i, v := range n.Items {
+		bad = within(strconv.Itoa(i), v) || bad
+	}
+	if bad {
+		paths = append(paths, []string{})
+	}
+	return paths
 }
 
 // Equal says whether two nodes say the same, wherever they are.

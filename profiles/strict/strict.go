@@ -7,7 +7,7 @@
 //
 // The tags of the types' fields:
 //
-//	yaml:"K"      the key
+//	yaml:"K"      the key; yaml:",inline" on an embedded struct makes its keys those of the struct that embeds it
 //	check:"F"     the value, or each value of a list or map, has the form F of the table
 //	keys:"F"      each key of a map has the form F
 //	default:"V"   shown in the schema

@@ -25,7 +25,7 @@ func Marshal(v any) ([]byte, error) {
 // writeStruct writes the fields that say something, one in each line.
 func writeStruct(b *strings.Builder, v reflect.Value, depth int) error {
 	for _, f := range Fields(v.Type()) {
-		if err := writeKey(b, f.Key, v.Field(f.Index), depth); err != nil {
+		if err := writeKey(b, f.Key, v.FieldByIndex(f.Index), depth); err != nil {
 			return err
 		}
 	}
@@ -48,7 +48,7 @@ func says(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Struct:
 		for _, f := range Fields(v.Type()) {
-			if says(v.Field(f.Index)) {
+			if says(v.FieldByIndex(f.Index)) {
 				return true
 			}
 		}

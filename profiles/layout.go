@@ -1,0 +1,80 @@
+package profiles
+
+import (
+	"reflect"
+	"slices"
+
+	"imgbuild/image/layout"
+	"imgbuild/profiles/strict"
+)
+
+// layoutFormats are the values of the check tags in imgbuild/image/layout. What a layout means as a whole is said by its
+// Problems.
+func layoutFormats() map[string]strict.Format {
+	const name = `[A-Za-z0-9][A-Za-z0-9._-]*`
+	return map[string]strict.Format{
+		"layout-preset":         {Enum: []string{string(layout.Simple), string(layout.LVM), string(layout.Server), string(layout.Mirror)}},
+		"layout-table":          {Enum: []string{string(layout.GPT), string(layout.MBR)}},
+		"layout-firmware":       {Enum: []string{string(layout.Auto), string(layout.BIOS), string(layout.UEFI), string(layout.Both)}},
+		"layout-loader":         {Enum: []string{string(layout.AutoLoader), string(layout.Extlinux), string(layout.GRUB)}},
+		"layout-discard":        {Enum: []string{string(layout.DiscardNone), string(layout.DiscardBlocks), string(layout.DiscardSecure)}},
+		"layout-role":           {Enum: []string{string(layout.RoleBIOSBoot), string(layout.RoleESP)}},
+		"layout-fs":             {Enum: []string{"xfs", "ext4", "vfat", "swap"}},
+		"layout-metadata":       {Enum: []string{"1.2", "1.0"}},
+		"layout-prefer":         {Enum: []string{"smallest", "largest", "first"}},
+		"layout-when":           {Enum: []string{"install", "firstboot"}},
+		"layout-tool":           {Enum: []string{"mkfs.xfs", "mkfs.ext4", "mkfs.vfat", "mkswap", "lvm", "mdadm", "extlinux", "grub2-mkimage"}},
+		"layout-level":          {From: 0, To: 10, Check: checkLevel},
+		"layout-spares":         {From: 0, To: 64},
+		"layout-fixed-size":     {What: "a size such as 20GiB", Pattern: `[1-9][0-9]*(MiB|GiB|TiB)`, Max: 32, Examples: []string{"20GiB"}},
+		"layout-size":           {What: "a size such as 20GiB, a percentage such as 30%, or rest", Pattern: `[1-9][0-9]*(MiB|GiB|TiB)|[1-9][0-9]?%|100%|rest`, Max: 32, Examples: []string{"20GiB", "30%", "rest"}},
+		"layout-small-size":     {What: "a size such as 512KiB or 4MiB", Pattern: `[1-9][0-9]*(KiB|MiB|GiB)`, Max: 32, Examples: []string{"512KiB", "4MiB"}},
+		"layout-name":           {What: "letters, digits and . _ -, with a letter or digit first", Pattern: name, Max: 32, Examples: []string{"boot"}},
+		"layout-lvm-name":       {What: "letters, digits and + . _ -, but no - first", Pattern: `[A-Za-z0-9+._][A-Za-z0-9+._-]*`, Max: 127, Examples: []string{"system"}},
+		"layout-partition-name": {What: "one line of text", Pattern: `[^\x00-\x1f]+`, Max: 36, Examples: []string{"root"}},
+		"layout-label":          {What: "one line of text", Pattern: `[^\x00-\x1f]+`, Max: 16, Examples: []string{"root"}},
+		"layout-argument":       {What: "one argument", Pattern: `[^\x00-\x1f]+`, Max: 256, Examples: []string{"-i", "size=512"}},
+		"layout-hint":           {What: "text, or a glob, with a ! before it to turn it round", Pattern: `[^\x00-\x1f]+`, Max: 256, Examples: []string{"SAMSUNG*", "!usb"}},
+		"layout-hint-size":      {What: "a size, or comparisons with sizes", Pattern: `[^\x00-\x1f]+`, Max: 128, Examples: []string{">=400GiB <1TiB", "480GB"}},
+	}
+}
+
+func checkLevel(s string) string {
+	levels := []string{"0", "1", "5", "6", "10"}
+	if !slices.Contains(levels, s) {
+		return "is " + s + "; it can be " + strict.List(levels, "or")
+	}
+	return ""
+}
+
+// fillLayout gives the keys of a preset, and those of every layout, their values.
+func fillLayout(l *layout.Layout) {
+	if len(l.Disks)+len(l.Arrays)+len(l.Groups) == 0 || l.Preset != "" {
+		fill(&l.Preset, layout.Simple)
+		fill(&l.Filesystem, "xfs")
+		fill(&l.BootSize, "1GiB")
+		fill(&l.ESPSize, "512MiB")
+	}
+	fill(&l.Table, layout.GPT)
+	fill(&l.Firmware, layout.Auto)
+	fill(&l.BIOSLoader, layout.AutoLoader)
+	fill(&l.Discard, layout.DiscardNone)
+}
+
+// ReadLayout reads a layout that stands by itself, as for one host: the keys are those of a profile's key layout. Name is
+// the file's for messages. The error is an Errors with every mistake.
+func ReadLayout(name string, data []byte) (layout.Layout, error) {
+	c := &strict.Collector{}
+	doc := strict.Document{Noun: "layout", Least: "a layout has at least preset or disks", Like: "keys such as preset: and disks:"}
+	root := doc.Parse(c, &strict.Source{Name: name}, data)
+	var l layout.Layout
+	if root != nil {
+		t := reflect.TypeFor[layout.Layout]()
+		(&strict.Checker{Collector: c, Forms: strict.NewForms(formats()), Document: doc, Root: t}).Structure(root, t, "")
+		strict.Decode(root, reflect.ValueOf(&l).Elem())
+	}
+	if es := c.Errors(); es != nil {
+		return layout.Layout{}, es
+	}
+	return l, nil
+}
