@@ -104,8 +104,8 @@ func (c *Client) ask(ctx context.Context, inv plan.Inventory) (plan.Plan, error)
 	if err != nil {
 		return plan.Plan{}, &notOurs{err}
 	}
-	if p.Action == plan.Install && inv.Serial == "" {
-		return plan.Plan{}, &notOurs{errors.New("read plan: it says to install a machine without a serial number; nothing is done")}
+	if (p.Action == plan.Install || p.Action == plan.Preview) && inv.Serial == "" {
+		return plan.Plan{}, &notOurs{fmt.Errorf("read plan: it says to %s a machine without a serial number; nothing is done", p.Action)}
 	}
 	return p, nil
 }

@@ -156,8 +156,11 @@ func TestWhatIsNotThisBootsPlanIsRefusedAtOnce(t *testing.T) {
 func TestAMachineWithoutASerialNumberIsNeverInstalled(t *testing.T) {
 	c := newContract(t, install())
 	cl, _, _ := client(c)
-	if p, err := cl.Claim(t.Context(), machine(""), nothing); err == nil || p.Action != "" {
-		t.Errorf("%+v, %v", p, err)
+	for _, action := range []plan.Action{plan.Install, plan.Preview} {
+		c.plans[0].Action = action
+		if p, err := cl.Claim(t.Context(), machine(""), nothing); err == nil || p.Action != "" || !strings.Contains(err.Error(), string(action)) {
+			t.Errorf("%+v, %v", p, err)
+		}
 	}
 	c.plans = []plan.Plan{{Action: plan.LocalBoot, Reason: "it has no serial number"}}
 	if p, err := cl.Claim(t.Context(), machine(""), nothing); err != nil || p.Action != plan.LocalBoot {

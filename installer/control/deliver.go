@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -76,10 +77,40 @@ func (d *Delivery) Sync(ctx context.Context, limit time.Duration) {
 	}
 }
 
+// Via tells the server through another way to it that the machine is alive, and hears whether it wants it to stop. It is
+// for the host's own network, while that is tried and nothing passes through the installer's. An error is a server that
+// was not reached: any answer of its is one, also a refusal.
+func (d *Delivery) Via(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) error {
+	way := *d.client
+	way.http = &http.Client{
+		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, TLSHandshakeTimeout: 10 * time.Second},
+		CheckRedirect: d.client.http.CheckRedirect,
+	}
+	_, err := d.exchange(ctx, &way, nil)
+	var refused *Refused
+	var b *busy
+	if errors.As(err, &refused) && refused.Status/100 != 2 || errors.As(err, &b) {
+		return nil
+	}
+	if err != nil {
+		return plain(err)
+	}
+	return nil
+}
+
+// Preview is End for what an installation would do.
+func (d *Delivery) Preview(o plan.Outlook, limit time.Duration) bool {
+	return d.end(plan.Event{Kind: plan.KindPreview, Text: o.Refused, Outlook: &o}, limit)
+}
+
 // End tells how the installation ended, waits until the server has everything, but no longer than the limit, and ends
 // the delivery. It reports whether the server has everything. It is called once.
 func (d *Delivery) End(kind plan.Kind, text string, limit time.Duration) bool {
-	d.events.end(kind, text)
+	return d.end(plan.Event{Kind: kind, Text: text}, limit)
+}
+
+func (d *Delivery) end(ev plan.Event, limit time.Duration) bool {
+	d.events.add(ev)
 	close(d.last)
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -208,28 +239,33 @@ func forbidden(r *Refused) bool {
 
 var errNotKept = errors.New("it answers, and keeps nothing of what it was sent")
 
-// send makes one exchange.
+// send makes one exchange, and forgets what the server has kept.
 func (d *Delivery) send(ctx context.Context, batch []plan.Event) error {
-	if batch == nil {
-		batch = []plan.Event{}
-	}
-	var a plan.Answer
-	err := d.client.Post(ctx, plan.EventsPath, d.token, plan.Report{Schema: plan.Schema, Events: batch}, &a)
-	var refused *Refused
-	if errors.As(err, &refused) && forbidden(refused) {
-		// The order is gone, or another one has come: whatever the machine was told is no longer wanted.
-		d.wantStop("it no longer takes this installation's reports: " + refused.Error())
-	}
+	a, err := d.exchange(ctx, d.client, batch)
 	if err != nil {
 		return err
-	}
-	if a.Stop {
-		d.wantStop(line(a.Reason, 300))
 	}
 	if !d.events.ack(a.Seq) && len(batch) > 0 {
 		return errNotKept
 	}
 	return nil
+}
+
+func (d *Delivery) exchange(ctx context.Context, client *Client, batch []plan.Event) (plan.Answer, error) {
+	if batch == nil {
+		batch = []plan.Event{}
+	}
+	var a plan.Answer
+	err := client.Post(ctx, plan.EventsPath, d.token, plan.Report{Schema: plan.Schema, Events: batch}, &a)
+	var refused *Refused
+	if errors.As(err, &refused) && forbidden(refused) {
+		// The order is gone, or another one has come: whatever the machine was told is no longer wanted.
+		d.wantStop("it no longer takes this installation's reports: " + refused.Error())
+	}
+	if err == nil && a.Stop {
+		d.wantStop(line(a.Reason, 300))
+	}
+	return a, err
 }
 
 func (d *Delivery) wantStop(reason string) {

@@ -2,7 +2,9 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +123,56 @@ func TestTheServerCanStopWhatHasNotBegun(t *testing.T) {
 	d.Sync(t.Context(), 10*time.Second)
 	if reason, stop := d.Stopped(); !stop || reason != "anna cancelled it" {
 		t.Errorf("%q, %v", reason, stop)
+	}
+}
+
+func TestAMachineIsAliveWhileItsOwnNetworkIsTried(t *testing.T) {
+	c := newContract(t)
+	_, d, _ := delivery(t, c, time.Minute)
+	d.Sync(t.Context(), 10*time.Second)
+	before := c.beats
+	dialled := 0
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialled++
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	if err := d.Via(t.Context(), dial); err != nil || dialled != 1 || c.beats != before+1 {
+		t.Errorf("%v, dialled %d times, %d heartbeats", err, dialled, c.beats-before)
+	}
+	c.with(func() { c.stop = "anna cancelled it" })
+	if err := d.Via(t.Context(), dial); err != nil {
+		t.Error(err)
+	}
+	if reason, stop := d.Stopped(); !stop || reason != "anna cancelled it" {
+		t.Errorf("%q, %v", reason, stop)
+	}
+	for _, status := range []int{403, 404, 422, 500, 503} {
+		c.with(func() { c.status = []int{status} })
+		if err := d.Via(t.Context(), dial); err != nil {
+			t.Errorf("%d is an answer: %v", status, err)
+		}
+	}
+	c.with(func() { c.status = []int{200} }) // and no JSON of ours
+	if err := d.Via(t.Context(), dial); err == nil || !strings.Contains(err.Error(), "something else between") {
+		t.Errorf("got %v", err)
+	}
+	none := errors.New("no route to host")
+	if err := d.Via(t.Context(), func(context.Context, string, string) (net.Conn, error) { return nil, none }); !errors.Is(err, none) || strings.Contains(err.Error(), "Post") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAPreviewIsTheLastThingThatIsSaid(t *testing.T) {
+	c := newContract(t)
+	_, d, _ := delivery(t, c, time.Minute)
+	long := strings.Repeat("x ", maxText)
+	o := plan.Outlook{Refused: "the disk is not empty", Text: long, Disks: []plan.OutlookDisk{{Disk: plan.Disk{Path: "/dev/vda"}, Use: "erased"}}}
+	if !d.Preview(o, 10*time.Second) {
+		t.Error("not everything arrived")
+	}
+	got := c.events[len(c.events)-1]
+	if got.Kind != plan.KindPreview || got.Text != o.Refused || got.Outlook == nil || got.Outlook.Text != long || got.Outlook.Disks[0].Path != "/dev/vda" {
+		t.Errorf("the server has %+v", got)
 	}
 }
 

@@ -74,11 +74,6 @@ func (e *Events) Warn(format string, a ...any) {
 	e.add(plan.Event{Kind: plan.KindWarn, Text: fmt.Sprintf(format, a...)})
 }
 
-// end queues how the installation ended, which the caller shows itself.
-func (e *Events) end(kind plan.Kind, text string) {
-	e.add(plan.Event{Kind: kind, Text: text})
-}
-
 func (e *Events) add(ev plan.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

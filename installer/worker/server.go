@@ -28,6 +28,15 @@ const (
 	bmcLimit  = 20 * time.Second
 )
 
+// How long parts of the host's own network may take while it is tried; no report passes meanwhile, and a machine that is
+// silent for plan.LostSeconds is lost. A switch learns for up to 30 s before it forwards (IEEE 802.1D), and LACP's slow
+// rate is a packet in 30 s.
+const (
+	carrierWait = 15 * time.Second
+	lacpWait    = 35 * time.Second
+	answerWait  = 35 * time.Second
+)
+
 // served is a run whose plan comes from a server.
 type served struct {
 	*worker
@@ -194,7 +203,8 @@ func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, 
 // beforeWrite is the last chance to leave the old system intact.
 func (s *served) beforeWrite(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) error {
 	if p.CheckNetwork && p.Host.Network != nil {
-		if err := s.tryNetwork(ctx, p.Host.Network, inv.NICs); err != nil {
+		d.Sync(ctx, stopLimit) // the server is told nothing before the host's own network works
+		if err := s.tryNetwork(ctx, p.Host.Network, inv.NICs, d); err != nil {
 			return err
 		}
 	}
@@ -205,8 +215,9 @@ func (s *served) beforeWrite(ctx context.Context, p plan.Plan, inv plan.Inventor
 	return nil
 }
 
-// tryNetwork brings the host's own network up for a moment.
-func (s *served) tryNetwork(ctx context.Context, n *plan.Network, nics []plan.NIC) error {
+// tryNetwork brings the host's own network up for a moment. The way back to the server is tried with a sign of life: what
+// waits before it is within plan.LostSeconds for any network that works, so that the machine is not taken for lost.
+func (s *served) tryNetwork(ctx context.Context, n *plan.Network, nics []plan.NIC, d *control.Delivery) error {
 	s.say.Info("trying the host's own network before anything is erased")
 	if s.modules != nil {
 		for _, name := range netconf.Modules(n) {
@@ -215,7 +226,12 @@ func (s *served) tryNetwork(ctx context.Context, n *plan.Network, nics []plan.NI
 			}
 		}
 	}
-	_, err := netconf.Check(ctx, n, nics, netconf.CheckOptions{Report: s.say, Reach: netconf.ReachURL(s.args.Server)})
+	_, err := netconf.Check(ctx, n, nics, netconf.CheckOptions{
+		Report: s.say,
+		Reach:  func(ctx context.Context, dial netconf.Dial) error { return d.Via(ctx, dial) },
+		// Together less than plan.LostSeconds.
+		CarrierWait: carrierWait, LACPWait: lacpWait, AnswerWait: answerWait,
+	})
 	var failure *netconf.Failure
 	if errors.As(err, &failure) {
 		return fmt.Errorf("%w; correct the host's network or the switch, and order again", err)
