@@ -1,0 +1,193 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"imgbuild/image/layout"
+)
+
+// lvm runs an LVM command.
+func (m *Made) lvm(ctx context.Context, argv []string) error {
+	return m.sys.Run.Run(ctx, lvmEnv(), argv...)
+}
+
+// group makes a volume group with all its volumes, or those volumes of one that is kept which are not.
+func (m *Made) group(ctx context.Context, g layout.SchemeGroup) error {
+	nodes, err := m.nodesOf(g.Physical)
+	if err != nil {
+		return fmt.Errorf("make volume group %s: %w", g.Name, err)
+	}
+	l := lvm{lvmConfig(nodes)}
+	m.commands[g.Name] = l
+	if g.Kept {
+		err = m.clearGroup(ctx, l, g)
+	} else {
+		err = m.createGroup(ctx, l, g, nodes)
+	}
+	if err != nil {
+		return err
+	}
+	m.groups = append(m.groups, g.Name)
+	for _, v := range inOrder(g.Volumes) {
+		if v.Kept != nil {
+			continue
+		}
+		if err := m.createVolume(ctx, l, g, v); err != nil {
+			return fmt.Errorf("make volume %s of group %s: %w", v.Name, g.Name, err)
+		}
+	}
+	if err := m.lvm(ctx, l.activate(g.Name)); err != nil {
+		return fmt.Errorf("activate volume group %s: %w", g.Name, err)
+	}
+	if err := m.lvm(ctx, l.makeNodes(g.Name)); err != nil {
+		return fmt.Errorf("make device nodes of volume group %s: %w", g.Name, err)
+	}
+	for _, v := range g.Volumes {
+		if v.Pool {
+			continue
+		}
+		node := "/dev/" + g.Name + "/" + v.Name
+		if _, err := os.Stat(node); err != nil {
+			return fmt.Errorf("find volume %s of group %s: %w", v.Name, g.Name, err)
+		}
+		m.nodes[volume(g.Name, v.Name)] = node
+	}
+	return nil
+}
+
+func (m *Made) createGroup(ctx context.Context, l lvm, g layout.SchemeGroup, nodes []string) error {
+	for _, n := range nodes {
+		if err := m.lvm(ctx, l.createPhysical(n)); err != nil {
+			return fmt.Errorf("make physical volume of group %s: %w", g.Name, err)
+		}
+	}
+	if err := m.lvm(ctx, l.createGroup(g, nodes)); err != nil {
+		return fmt.Errorf("make volume group %s: %w", g.Name, err)
+	}
+	return nil
+}
+
+// clearGroup removes all volumes that are not kept, those in thin pools before their pools.
+func (m *Made) clearGroup(ctx context.Context, l lvm, g layout.SchemeGroup) error {
+	out, err := m.sys.Run.Read(ctx, lvmEnv(), l.listVolumes()...)
+	if err != nil {
+		return fmt.Errorf("list volumes of group %s: %w", g.Name, err)
+	}
+	have, err := parseVolumes(out)
+	if err != nil {
+		return err
+	}
+	remove, err := removals(g, have)
+	if err != nil {
+		return err
+	}
+	for _, name := range remove {
+		if err := m.lvm(ctx, l.removeVolume(g.Name, name)); err != nil {
+			return fmt.Errorf("remove volume %s of group %s: %w", name, g.Name, err)
+		}
+	}
+	return nil
+}
+
+// removals are the volumes of a group that go, in order. All that are kept have to be there.
+func removals(g layout.SchemeGroup, have []volumeInfo) ([]string, error) {
+	keep, there := map[string]bool{}, map[string]bool{}
+	for _, v := range g.Volumes {
+		keep[v.Name] = keep[v.Name] || v.Kept != nil
+		if v.Kept != nil && v.Thin != "" {
+			keep[v.Thin] = true
+		}
+	}
+	var thin, plain []string
+	for _, v := range have {
+		switch {
+		case v.group != g.Name:
+		case keep[v.name]:
+			there[v.name] = true
+		case v.thin != "":
+			thin = append(thin, v.name)
+		default:
+			plain = append(plain, v.name)
+		}
+	}
+	for _, v := range g.Volumes {
+		if v.Kept != nil && !there[v.Name] {
+			return nil, fmt.Errorf("look for what is kept: the volume group %s no longer has a volume %s", g.Name, v.Name)
+		}
+	}
+	return append(thin, plain...), nil
+}
+
+// inOrder is what has a size, then what takes the rest of the group, then what is in thin pools.
+func inOrder(list []layout.SchemeVolume) []layout.SchemeVolume {
+	var sized, rest, thin []layout.SchemeVolume
+	for _, v := range list {
+		switch {
+		case v.Thin != "":
+			thin = append(thin, v)
+		case takesRest(v):
+			rest = append(rest, v)
+		default:
+			sized = append(sized, v)
+		}
+	}
+	return append(append(sized, rest...), thin...)
+}
+
+// takesRest reports whether a volume is as large as there is room.
+func takesRest(v layout.SchemeVolume) bool {
+	return v.Thin == "" && (v.Extent.Size == layout.Rest || v.Extent.Size == "")
+}
+
+func (m *Made) createVolume(ctx context.Context, l lvm, g layout.SchemeGroup, v layout.SchemeVolume) error {
+	extents := v.Size / g.Extent
+	if takesRest(v) {
+		out, err := m.sys.Run.Read(ctx, lvmEnv(), l.listGroups()...)
+		if err != nil {
+			return err
+		}
+		list, err := parseGroups(out)
+		if err != nil {
+			return err
+		}
+		if extents, err = restExtents(list, g, v); err != nil {
+			return err
+		}
+	}
+	return m.lvm(ctx, l.createVolume(g.Name, v, extents))
+}
+
+// restExtents is how many extents a volume that takes the rest gets: what the group really has left, which metadata of LVM and
+// md make a little less, or more, than the scheme could know; 0 for all of it. A max of the layout holds.
+func restExtents(list []groupInfo, g layout.SchemeGroup, v layout.SchemeVolume) (int64, error) {
+	for _, i := range list {
+		if i.name != g.Name {
+			continue
+		}
+		least := int64(1)
+		if v.Min != "" {
+			n, err := v.Min.Bytes()
+			if err != nil {
+				return 0, err
+			}
+			least = (n + i.extent - 1) / i.extent
+		}
+		if i.free < least {
+			return 0, fmt.Errorf("the group has %d free extents and the volume needs %d", i.free, least)
+		}
+		if v.Max != "" && v.Size/i.extent < i.free {
+			return v.Size / i.extent, nil
+		}
+		return 0, nil
+	}
+	return 0, fmt.Errorf("LVM no longer finds the volume group %s", g.Name)
+}
+
+func (m *Made) stopGroup(ctx context.Context, name string) error {
+	if err := m.lvm(ctx, m.commands[name].deactivate(name)); err != nil {
+		return fmt.Errorf("deactivate volume group %s: %w", name, err)
+	}
+	return nil
+}
