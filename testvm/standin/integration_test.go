@@ -172,7 +172,7 @@ func TestInstalledSystemIsWhole(t *testing.T) {
 	repo := made(t)
 	root := filepath.Join(t.TempDir(), "root")
 	out, err := dnf(t, repo.BaseURL, repo.KeyFile, root, "install", "@core", "kernel", "kernel-modules-extra", "shim-x64",
-		"grub2-efi-x64", "grub2-tools", "efibootmgr", "syslinux-extlinux", "dosfstools", "lvm2", "mdadm")
+		"grub2-efi-x64", "grub2-pc", "grub2-tools", "efibootmgr", "syslinux-extlinux", "dosfstools", "lvm2", "mdadm")
 	if err != nil {
 		t.Fatalf("dnf: %v\n%s", err, out)
 	}
@@ -223,6 +223,65 @@ func TestInstalledSystemIsWhole(t *testing.T) {
 			t.Errorf("%q, %v", out, err)
 		}
 	})
+	t.Run("a second kernel comes with its initramfs and its boot loader entry, and goes with them", func(t *testing.T) { secondKernel(t, repo, root) })
+}
+
+// secondKernel installs another kernel, and removes it again, as a person does on the installed system.
+func secondKernel(t *testing.T, repo Repo, root string) {
+	const id, args = "0123456789abcdef0123456789abcdef", "root=UUID=1234 ro"
+	for name, text := range map[string]string{"etc/machine-id": id + "\n", "etc/kernel/cmdline": args + "\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := filepath.Glob(filepath.Join(repo.Dir, "Packages", "kernel-cloud-core-*.rpm"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	data, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "root/kernel.rpm"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := inRoot(t, root, "rpm", "-i", "/root/kernel.rpm"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	dirs, err := filepath.Glob(filepath.Join(root, "usr/lib/modules/*cloud*"))
+	if err != nil || len(dirs) != 1 {
+		t.Fatal(dirs, err)
+	}
+	release := filepath.Base(dirs[0])
+	made := []string{
+		"boot/vmlinuz-" + release, "boot/System.map-" + release, "boot/config-" + release, "boot/initramfs-" + release + ".img",
+		"boot/loader/entries/" + id + "-" + release + ".conf",
+	}
+	for _, f := range made {
+		if st, err := os.Stat(filepath.Join(root, f)); err != nil || st.Size() == 0 {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	entry, err := os.ReadFile(filepath.Join(root, made[4]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"version " + release, "linux /boot/vmlinuz-" + release, "initrd /boot/initramfs-" + release + ".img", "options " + args} {
+		if !strings.Contains(string(entry), "\n"+line+"\n") {
+			t.Errorf("the entry has no line %q:\n%s", line, entry)
+		}
+	}
+	if out, err := inRoot(t, root, "rpm", "-e", "kernel-cloud-core"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, f := range made {
+		if _, err := os.Stat(filepath.Join(root, f)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", f, err)
+		}
+	}
 }
 
 // elfs are the ELF files directly in a directory of the root.

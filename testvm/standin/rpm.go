@@ -276,7 +276,7 @@ func scriptsOf(u *unit, t tree) (scripts, error) {
 		if err != nil {
 			return s, fmt.Errorf("read its scriptlet: %w", err)
 		}
-		*to += string(b)
+		*to += strings.ReplaceAll(string(b), "@RELEASE@", kernelRelease(t))
 	}
 	units := presetUnits(t)
 	if len(units) > 0 && u.Name != "systemd" {
@@ -287,6 +287,18 @@ func scriptsOf(u *unit, t tree) (scripts, error) {
 			"  /usr/bin/systemctl --no-reload disable --now " + list + " || :\nfi\n"
 	}
 	return s, nil
+}
+
+// kernelRelease is the release of the kernel whose modules a tree has, as EL's scriptlets of kernels have it in them.
+func kernelRelease(t tree) string {
+	const dir = "/usr/lib/modules/"
+	for name := range t {
+		if rest, ok := strings.CutPrefix(name, dir); ok {
+			release, _, _ := strings.Cut(rest, "/")
+			return release
+		}
+	}
+	return ""
 }
 
 // accounts is the scriptlet that makes a package's groups and users.

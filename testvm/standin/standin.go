@@ -19,7 +19,7 @@ import (
 const DefaultDir = "/var/cache/imgbuild/standin"
 
 // formatVersion counts what the digest of the recipe and overlay does not see: changes of the converter itself.
-const formatVersion = 2
+const formatVersion = 3
 
 // releasePackage carries the release files and the public key.
 const releasePackage = "standin-release"
