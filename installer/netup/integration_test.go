@@ -64,7 +64,7 @@ func server() int {
 	}
 	argv := []string{path, "--keep-in-foreground", "--port=0", "--no-resolv", "--conf-file=/dev/null", "--interface=peer7", "--bind-interfaces",
 		"--user=root", "--dhcp-authoritative", "--log-dhcp", "--log-facility=-", "--dhcp-leasefile=" + os.Getenv("NETUP_DIR") + "/leases", "--pid-file=",
-		"--dhcp-range=10.9.0.50,10.9.0.60,255.255.255.0,2m", "--dhcp-option=option:router,10.9.0.254", "--dhcp-option=option:dns-server,10.9.0.3",
+		"--dhcp-range=10.9.0.50,10.9.0.59,255.255.255.0,2m", "--dhcp-option=option:router,10.9.0.254", "--dhcp-option=option:dns-server,10.9.0.3",
 		"--dhcp-option=option:ntp-server,10.9.0.4", "--dhcp-option=option:domain-name,example.org", "--dhcp-option=option:mtu,1400"}
 	if os.Getenv("NETUP_CASE") == "lease" {
 		argv = append(argv, "--dhcp-option-force=option:T1,4s", "--dhcp-option-force=option:T2,60s")
