@@ -1,8 +1,10 @@
-// Package bootloader puts boot loaders' files where the firmware finds them: extlinux for BIOS in /boot, GRUB for UEFI
-// on the EFI system partition, and an entry in the firmware's boot menu.
+// Package bootloader puts boot loaders where firmware finds them: extlinux or GRUB for BIOS, shim and GRUB for UEFI, on
+// every disk that the layout boots from.
 //
-// An unpacked tree with /boot and the ESP mounted comes in, and what to boot. Files on those two file systems go out.
-// It never writes to the disk itself: nothing here makes a disk bootable before its partition table is there.
+// A layout's scheme and the unpacked tree with /boot and the ESP mounted come in. Files on those two file systems go out,
+// GRUB's core in BIOS boot partitions, and, as bytes for whoever writes partition tables, the code of the disks' first
+// sectors. Package nvram takes the entries of the firmware's boot menu. It never writes to a disk outside of the
+// partitions that it is given: nothing here makes a disk bootable before its partition table is there.
 package bootloader
 
 import (
@@ -15,25 +17,39 @@ import (
 	"strings"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/installer/tool"
 )
 
-// Target is an installed tree that a boot loader is put into.
+// Target is what boot loaders are installed into. Probe needs neither Root, Dir and ESP nor Node.
 type Target struct {
 	// Dir is where the tree's root is mounted; Root is the same directory.
 	Dir  string
 	Root *os.Root
-	// ESP is the mounted EFI system partition; nil if the layout has none.
+	// ESP is the mounted EFI system partition; nil if the scheme has none.
 	ESP      *os.Root
 	Manifest *image.Manifest
-	// RootUUID and BootUUID are the UUIDs of the file systems of / and of /boot.
-	RootUUID, BootUUID string
-	// BootPrefix is the directory of the kernel as the boot loader sees it: empty where /boot is a partition of its own.
+	Scheme   *layout.Scheme
+	// Node is the device node of a partition, array or volume.
+	Node func(layout.Device) string
+	// FSUUID is the UUID of the file system with this mount point, as blkid(8) writes it.
+	FSUUID func(mount string) string
+	// BootPrefix is the directory of the kernel as boot loaders see it: empty where /boot is a file system of its own, else /boot.
 	BootPrefix string
-	// Run runs extlinux.
+	// Args are the complete arguments of the installed kernel, see Arguments.
+	Args []string
+	// Run runs extlinux and grub2-mkimage.
 	Run tool.Runner
-	// BootCode is the 440 bytes of MBR code that start the partition with the legacy-boot attribute; nil without extlinux.
-	BootCode []byte
+	// Syslinux is the directory with gptmbr.bin and mbr.bin.
+	Syslinux string
+	// Scratch is a directory for files of the moment, outside of the tree; empty for the system's.
+	Scratch string
+}
+
+// BootCode is what one disk starts with.
+type BootCode struct {
+	MBR []byte // for sector 0, at most 440 bytes
+	Gap []byte // for the sectors after it, on disks with an MBR partition table
 }
 
 // Loader is a boot loader.
@@ -41,27 +57,63 @@ type Loader interface {
 	// Name is for people.
 	Name() string
 	// Probe says, without the tree and before anything is written, why this loader cannot be installed: ErrNotInImage
-	// where the image does not carry it, any other error where it does and something is missing.
+	// where the image does not carry it, any other error where it does and something is missing or cannot be read by it.
 	Probe(Target) error
 	// Install writes the loader's files. It may be repeated.
 	Install(context.Context, Target) error
+	// Code is what the disks that the scheme boots from start with, by their names in the scheme, once Install has
+	// succeeded and while the tree is still mounted. It is nil for UEFI.
+	Code(Target) (map[string]BootCode, error)
 	// Revert removes what makes the firmware start what Install wrote. It may be called when Install failed half-way.
 	Revert(Target) error
 }
 
-// ErrNotInImage is returned by Probe when an image does not carry a loader.
+// ErrNotInImage is returned by Probe and For when an image does not carry a loader.
 var ErrNotInImage = errors.New("the image does not carry this boot loader")
 
-// All are the loaders for the manifest's architecture, whether or not the image carries them.
-func All() []Loader { return []Loader{Extlinux{}, GRUB{}} }
+// For returns the loaders that a scheme needs, in the order in which they are installed.
+func For(m *image.Manifest, s *layout.Scheme) ([]Loader, error) {
+	var out []Loader
+	if s.Firmware.HasBIOS() {
+		switch {
+		case m.Arch != "x86_64":
+			return nil, fmt.Errorf("choose boot loaders: machines of architecture %s have no BIOS; give the layout the firmware uefi", m.Arch)
+		case s.BIOSLoader == layout.Extlinux && m.BootLoader.Extlinux == nil:
+			return nil, fmt.Errorf("choose boot loaders: extlinux: %w; add syslinux-extlinux to the profile, or choose grub", ErrNotInImage)
+		case s.BIOSLoader == layout.Extlinux:
+			out = append(out, Extlinux{})
+		case s.BIOSLoader == layout.GRUB && m.BootLoader.GRUBPC == nil:
+			return nil, fmt.Errorf("choose boot loaders: GRUB for BIOS: %w; add grub2-pc to the profile, or choose extlinux", ErrNotInImage)
+		case s.BIOSLoader == layout.GRUB:
+			out = append(out, GRUBPC{})
+		default:
+			return nil, fmt.Errorf("choose boot loaders: the disk is to boot with BIOS and the boot loader for that is %q, which is neither extlinux nor grub", s.BIOSLoader)
+		}
+	}
+	if s.Firmware.HasUEFI() {
+		if m.BootLoader.GRUB == nil {
+			return nil, fmt.Errorf("choose boot loaders: GRUB for UEFI: %w; add grub2-efi-x64 and shim-x64 to the profile", ErrNotInImage)
+		}
+		out = append(out, GRUB{})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("choose boot loaders: the firmware is %q, which is none of bios, uefi and both", s.Firmware)
+	}
+	return out, nil
+}
 
 // kernel and initramfs are names in /boot.
 func kernel(m *image.Manifest) string    { return "vmlinuz-" + m.KernelRelease }
 func initramfs(m *image.Manifest) string { return "initramfs-" + m.KernelRelease + ".img" }
 
-// Arguments are the kernel arguments of the installed system, in order.
-func Arguments(m *image.Manifest, rootUUID string) []string {
-	return append([]string{"root=UUID=" + rootUUID, "ro"}, m.KernelArgs...)
+// release is the major release of the distribution, 0 if it has none.
+func release(m *image.Manifest) int {
+	s, _, _ := strings.Cut(m.Distro.Release, ".")
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // CheckKernel returns an error unless the tree has the kernel and initramfs that its boot loaders will name.

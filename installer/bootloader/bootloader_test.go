@@ -6,11 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"testing"
 
 	"imgbuild/image"
-	"imgbuild/installer/tool"
+	"imgbuild/image/layout"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -19,35 +19,107 @@ func manifest() *image.Manifest {
 	return &image.Manifest{
 		Name: "demo", Version: "1", Arch: "x86_64", Distro: image.Distro{Name: "CentOS Stream 9", Release: "9"},
 		KernelRelease: "5.14.0-503.el9.x86_64", KernelArgs: []string{"console=tty0", "console=ttyS1,57600n8", "quiet"},
-		FixedLayout: image.Layout{Partitions: []image.Partition{
-			{Name: "esp", Role: image.RoleESP, FS: "vfat", Mount: "/boot/efi"}, {Name: "boot", Role: image.RoleBoot, FS: "ext4", Mount: "/boot"},
-			{Name: "root", Role: image.RoleRoot, FS: "xfs", Mount: "/"}}},
 		BootLoader: image.BootLoader{Extlinux: &image.Extlinux{Modules: []string{"/usr/share/syslinux/libutil.c32"}}, GRUB: &image.GRUB{
 			Shim: "/boot/efi/EFI/centos/shimx64.efi", Loader: "/boot/efi/EFI/centos/grubx64.efi", MokManager: "/usr/lib/shim/mmx64.efi",
-			Fallback: "/usr/lib/shim/fbx64.efi", ConfigDir: "EFI/centos", Label: "CentOS Stream"}},
+			Fallback: "/usr/lib/shim/fbx64.efi", ConfigDir: "EFI/centos", Label: "CentOS Stream", BLS: true},
+			GRUBPC: &image.GRUBPC{ModuleDir: "/usr/lib/grub/i386-pc", BootImage: "/usr/lib/grub/i386-pc/boot.img", BLS: true}},
 	}
 }
 
-func target(m *image.Manifest) Target {
-	return Target{Manifest: m, RootUUID: "11111111-2222-3333-4444-555555555555", BootUUID: "66666666-7777-8888-9999-aaaaaaaaaaaa", BootCode: make([]byte, 440)}
+const mib = 1 << 20
+
+// simple is one disk with a BIOS boot partition, an ESP, /boot and /.
+func simple() *layout.Scheme {
+	return &layout.Scheme{Firmware: layout.Both, BIOSLoader: layout.Extlinux, Disks: []layout.SchemeDisk{disk("disk1")}}
+}
+
+func disk(name string) layout.SchemeDisk {
+	return layout.SchemeDisk{Name: name, Candidate: layout.Candidate{ID: "sda", Path: "/dev/sda", Serial: "S-" + name, Size: 64 << 30, Sector: 512},
+		Table: layout.GPT, Boot: true, Parts: []layout.Part{
+			{Number: 1, Name: "biosboot", Role: layout.RoleBIOSBoot, Start: mib, Size: mib},
+			{Number: 2, Name: "esp", Role: layout.RoleESP, Start: 2 * mib, Size: 512 * mib, Content: layout.Content{FS: "vfat", Mount: "/boot/efi"}},
+			{Number: 3, Name: "boot", Start: 514 * mib, Size: 1024 * mib, LegacyBoot: true, Content: layout.Content{FS: "ext4", Mount: "/boot"}},
+			{Number: 4, Name: "root", Start: 1538 * mib, Size: 4096 * mib, Content: layout.Content{FS: "xfs", Mount: "/"}}}}
+}
+
+// mirror is two disks with all on RAID 1, and / on LVM.
+func mirror() *layout.Scheme {
+	s := &layout.Scheme{Firmware: layout.Both, BIOSLoader: layout.Extlinux}
+	for _, name := range []string{"disk1", "disk2"} {
+		d := disk(name)
+		for i, a := range []string{"", "esp", "boot", "pv"} {
+			d.Parts[i].Content = layout.Content{Array: a}
+		}
+		s.Disks = append(s.Disks, d)
+	}
+	add := func(n int, name, metadata string, c layout.Content) {
+		s.Arrays = append(s.Arrays, layout.SchemeArray{Array: layout.Array{Name: name, Level: 1, Metadata: metadata, Content: c},
+			Members: []layout.Device{layout.Device("part/disk1/" + strconv.Itoa(n)), layout.Device("part/disk2/" + strconv.Itoa(n))}})
+	}
+	add(2, "esp", "1.0", layout.Content{FS: "vfat", Mount: "/boot/efi"})
+	add(3, "boot", "1.0", layout.Content{FS: "ext4", Mount: "/boot"})
+	add(4, "pv", "1.2", layout.Content{Group: "system"})
+	volume := func(name, fs, mount string) layout.SchemeVolume {
+		return layout.SchemeVolume{Volume: layout.Volume{Name: name, Content: layout.Content{FS: fs, Mount: mount}}}
+	}
+	s.Groups = []layout.SchemeGroup{{Group: layout.Group{Name: "system"}, Physical: []layout.Device{"md/pv"},
+		Volumes: []layout.SchemeVolume{volume("root", "xfs", "/"), volume("usr", "xfs", "/usr"), volume("var", "xfs", "/var"), volume("swap", "swap", "")}}}
+	return s
+}
+
+type ids struct{}
+
+func (ids) FS(d layout.Device) string { return "uuid-of-" + string(d) }
+func (ids) Array(name string) string  { return "12345678:9abcdef0:12345678:" + name }
+
+func target(m *image.Manifest, s *layout.Scheme) Target {
+	return Target{Manifest: m, Scheme: s, Args: Arguments(m, s, ids{}), FSUUID: func(mount string) string { return "uuid-of-" + mount }}
 }
 
 func TestConfigurationsAreAsTheyWere(t *testing.T) {
-	odd := manifest()
-	odd.Distro.Name = "Evil\" {\n  reboot\n} $x '"
-	odd.KernelArgs = []string{`dyndbg="file a.c +p"`, "a=$b", "crashkernel=1G-4G:192M,4G-64G:256M", "x='y'"}
+	odd := target(manifest(), simple())
+	odd.Manifest.Distro.Name = "Evil\" {\n  reboot\n} $x '"
+	odd.Args = []string{`dyndbg="file a.c +p"`, "a=$b", "crashkernel=1G-4G:192M,4G-64G:256M", "x='y'"}
+	static := target(manifest(), simple())
+	static.Manifest.BootLoader.GRUB.BLS = false
+	oddStatic := odd
+	oddStatic.Manifest = manifest()
+	oddStatic.Manifest.Distro.Name = odd.Manifest.Distro.Name
+	oddStatic.Manifest.BootLoader.GRUB.BLS = false
 	el7 := manifest()
+	el7.Distro = image.Distro{Name: "CentOS Linux 7 (Core)", Release: "7"}
 	el7.BootLoader.GRUB.LinuxEFI = true
 	el7.KernelArgs = []string{"console=ttyS0"}
-	whole := target(manifest())
+	whole := target(manifest(), simple())
+	whole.Scheme.Disks[0].Parts[2].Content.Mount = ""
 	whole.BootPrefix = "/boot"
+	bios := target(manifest(), simple())
+	bios.Scheme.Firmware, bios.Scheme.BIOSLoader = layout.BIOS, layout.GRUB
+	el8 := target(manifest(), simple())
+	el8.Manifest.Distro.Release = "8.10"
+	text := func(s string, err error) string {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
 	for name, got := range map[string]string{
-		"extlinux.conf":       extlinuxConf(target(manifest())),
-		"extlinux-odd.conf":   extlinuxConf(target(odd)),
+		"extlinux.conf":       extlinuxConf(target(manifest(), simple())),
+		"extlinux-odd.conf":   extlinuxConf(odd),
 		"extlinux-whole.conf": extlinuxConf(whole),
-		"grub.cfg":            grubConf(target(manifest())),
-		"grub-odd.cfg":        grubConf(target(odd)),
-		"grub-el7.cfg":        grubConf(target(el7)),
+		"grub.cfg":            text(grubConf(target(manifest(), simple()), false)),
+		"grub-bios.cfg":       text(grubConf(bios, false)),
+		"grub-whole.cfg":      text(grubConf(whole, false)),
+		"grub-odd.cfg":        text(grubConf(odd, false)),
+		"grub-static.cfg":     text(grubConf(static, false)),
+		"grub-static-odd.cfg": text(grubConf(oddStatic, false)),
+		"grub-el7-bios.cfg":   text(grubConf(target(el7, simple()), false)),
+		"grub-el7-uefi.cfg":   text(grubConf(target(el7, simple()), true)),
+		"grub-mirror.cfg":     text(grubConf(target(manifest(), mirror()), false)),
+		"stub.cfg":            text(grubStub(target(manifest(), simple()))),
+		"stub-whole.cfg":      text(grubStub(whole)),
+		"grubenv":             string(grubEnv(target(manifest(), simple()))),
+		"grubenv-el8":         string(grubEnv(el8)),
 	} {
 		file := filepath.Join("testdata", name)
 		if *update {
@@ -96,7 +168,7 @@ func list(t *testing.T, dir string) []string {
 }
 
 func TestGRUBBootsWithAndWithoutNVRAM(t *testing.T) {
-	tg := target(manifest())
+	tg := target(manifest(), simple())
 	tg.Root, _ = tree(t, map[string]string{"boot/efi/EFI/centos/shimx64.efi": "shim", "boot/efi/EFI/centos/grubx64.efi": "grub",
 		"usr/lib/shim/mmx64.efi": "mm", "usr/lib/shim/fbx64.efi": "fb"})
 	var esp string
@@ -129,7 +201,7 @@ func TestGRUBWithoutShimIsStartedDirectly(t *testing.T) {
 	m := manifest()
 	m.Arch = "aarch64"
 	m.BootLoader.GRUB = &image.GRUB{Loader: "/usr/lib/grub/grubaa64.efi", ConfigDir: "EFI/x", Label: "x"}
-	tg := target(m)
+	tg := target(m, simple())
 	tg.Root, _ = tree(t, map[string]string{"usr/lib/grub/grubaa64.efi": "grub"})
 	var esp string
 	tg.ESP, esp = tree(t, nil)
@@ -141,73 +213,6 @@ func TestGRUBWithoutShimIsStartedDirectly(t *testing.T) {
 	}
 	if f, err := FirstStage(m); err != nil || f != "EFI/x/grubaa64.efi" {
 		t.Errorf("NVRAM starts %s, %v", f, err)
-	}
-}
-
-func TestExtlinuxIsInstalledWithItsModules(t *testing.T) {
-	bin := t.TempDir()
-	script := "#!/bin/sh\n[ \"$1\" = --install ] && : > \"$2/ldlinux.sys\"\n"
-	if err := os.WriteFile(filepath.Join(bin, "extlinux"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	tg := target(manifest())
-	tg.Run = tool.Runner{Dirs: []string{bin, "/bin"}}
-	if err := (Extlinux{}).Probe(tg); err != nil {
-		t.Fatal(err)
-	}
-	tg.Root, tg.Dir = tree(t, map[string]string{"usr/share/syslinux/libutil.c32": "c32"})
-	if err := (Extlinux{}).Install(t.Context(), tg); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := list(t, filepath.Join(tg.Dir, "boot")), []string{"extlinux/extlinux.conf", "extlinux/ldlinux.sys", "extlinux/libutil.c32"}; !slices.Equal(got, want) {
-		t.Errorf("/boot has %v, want %v", got, want)
-	}
-	if err := errors.Join((Extlinux{}).Revert(tg), (Extlinux{}).Revert(tg)); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(filepath.Join(bin, "extlinux"), []byte("#!/bin/sh\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	tg.Root, tg.Dir = tree(t, map[string]string{"usr/share/syslinux/libutil.c32": "c32"})
-	if err := (Extlinux{}).Install(t.Context(), tg); err == nil || !strings.Contains(err.Error(), "ldlinux.sys is not there") {
-		t.Errorf("a program that does nothing gives %v", err)
-	}
-}
-
-func TestLoadersThatCannotWorkAreRefusedBeforeAnythingIsWritten(t *testing.T) {
-	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "extlinux"), []byte("#!/bin/sh\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]struct {
-		loader Loader
-		change func(*Target)
-		says   string
-	}{
-		"no extlinux in the image":       {Extlinux{}, func(t *Target) { t.Manifest.BootLoader.Extlinux = nil }, "does not carry"},
-		"extlinux on ARM":                {Extlinux{}, func(t *Target) { t.Manifest.Arch = "aarch64" }, "does not carry"},
-		"no extlinux program":            {Extlinux{}, func(t *Target) { t.Run.Dirs = []string{"/nonexistent"} }, "not in the initramfs"},
-		"MBR code for a disk without":    {Extlinux{}, func(t *Target) { t.BootCode = make([]byte, 512) }, "512 bytes"},
-		"arguments longer than a line":   {Extlinux{}, func(t *Target) { t.Manifest.KernelArgs = []string{strings.Repeat("x", 2048)} }, "kernels take 2047"},
-		"no GRUB in the image":           {GRUB{}, func(t *Target) { t.Manifest.BootLoader.GRUB = nil }, "does not carry"},
-		"no ESP":                         {GRUB{}, func(t *Target) { t.Manifest.FixedLayout.Partitions[0].Role = image.RoleBoot }, "no EFI system partition"},
-		"a directory outside of the ESP": {GRUB{}, func(t *Target) { t.Manifest.BootLoader.GRUB.ConfigDir = "../x" }, "not a directory on the ESP"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			tg := target(manifest())
-			tg.Run.Dirs = []string{bin}
-			if err := c.loader.Probe(tg); err != nil {
-				t.Fatalf("unchanged: %v", err)
-			}
-			c.change(&tg)
-			err := c.loader.Probe(tg)
-			if err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v, want something that says %q", err, c.says)
-			}
-			if strings.Contains(c.says, "does not carry") != errors.Is(err, ErrNotInImage) {
-				t.Errorf("is it ErrNotInImage? %v", err)
-			}
-		})
 	}
 }
 

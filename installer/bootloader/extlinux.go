@@ -2,23 +2,27 @@ package bootloader
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"imgbuild/image"
+	"imgbuild/image/layout"
 )
 
-// Extlinux is the BIOS boot loader (Syslinux 4 to 6).
+// Extlinux is a BIOS boot loader (Syslinux 4 to 6). The code in sector 0 starts the boot sector of the partition with the
+// legacy-boot attribute or active flag, which loads ldlinux.sys from the file system in it.
 type Extlinux struct{}
 
 const extlinuxDir = "boot/extlinux"
 
 // maxAppend is the longest command line, in bytes, that x86 kernels take (COMMAND_LINE_SIZE less its end).
 const maxAppend = 2047
+
+// maxMBR is the code area of sector 0: what follows belongs to partition tables.
+const maxMBR = 440
 
 // Name implements Loader.
 func (Extlinux) Name() string { return "extlinux (BIOS)" }
@@ -32,35 +36,70 @@ func (Extlinux) Probe(t Target) error {
 	if _, err := t.Run.Find("extlinux"); err != nil {
 		return fmt.Errorf("prepare extlinux: %w", err)
 	}
-	if n := len(t.BootCode); n == 0 || n > 440 {
-		return fmt.Errorf("prepare extlinux: the MBR code gptmbr.bin has %d bytes and not 1 to 440", n)
+	if err := checkBIOSDisks(t.Scheme); err != nil {
+		return fmt.Errorf("prepare extlinux: %w", err)
 	}
-	if fs := bootFS(m.FixedLayout); fs != "ext4" {
-		return fmt.Errorf("prepare extlinux: /boot is on %s and extlinux reads ext4; give the layout an ext4 /boot", fs)
+	if _, err := (Extlinux{}).Code(t); err != nil {
+		return err
 	}
-	if n := len(strings.Join(Arguments(m, strings.Repeat("x", 36)), " ")); n > maxAppend {
+	if err := extlinuxReads(t.Scheme); err != nil {
+		return fmt.Errorf("prepare extlinux: %w", err)
+	}
+	if n := len(strings.Join(t.Args, " ")); n > maxAppend {
 		return fmt.Errorf("prepare extlinux: the kernel arguments have %d bytes and x86 kernels take %d", n, maxAppend)
 	}
 	return nil
 }
 
-// bootFS is the file system that holds /boot.
-func bootFS(l image.Layout) string {
-	fs := ""
-	for _, p := range l.Partitions {
-		switch p.Mount {
-		case "/boot":
-			return p.FS
-		case "/":
-			fs = p.FS
+// extlinuxReads returns an error if extlinux cannot read /boot where the scheme puts it: it knows partitions with a file
+// system that begins where they begin, and neither LVM nor striped arrays. XFS has its superblock where boot sectors are;
+// extlinux's is 2 KiB further on there, which mbr.bin knows and gptmbr.bin does not.
+func extlinuxReads(s *layout.Scheme) error {
+	f, ok := on(s, "/boot")
+	if !ok {
+		return fmt.Errorf("the layout mounts nothing at /")
+	}
+	if f.FS != "ext4" && f.FS != "xfs" {
+		return fmt.Errorf("/boot is on %s and extlinux reads ext4 and XFS; give the layout an ext4 /boot, or choose grub", f.FS)
+	}
+	holders := []layout.Device{f.device}
+	if _, _, ok := volumeOf(f.device); ok {
+		return fmt.Errorf("/boot is on the logical volume %s and extlinux does not read LVM; give the layout a partition for /boot, or choose grub", f.device)
+	}
+	if name, ok := arrayOf(f.device); ok {
+		a := array(s, name)
+		if a == nil {
+			return fmt.Errorf("/boot is on the array %s, which the scheme does not have", name)
+		}
+		if a.Level != 1 {
+			return fmt.Errorf("/boot is on the array %s of level %d and extlinux reads level 1; change the level, or choose grub", name, a.Level)
+		}
+		if a.Metadata != "1.0" {
+			return fmt.Errorf("/boot is on the array %s with metadata %s at the members' beginning, where extlinux's boot sector has to be; use metadata 1.0, or choose grub", name, a.Metadata)
+		}
+		holders = a.Members
+	}
+	for _, d := range bootDisks(s) {
+		if f.FS == "xfs" && d.Table == layout.GPT {
+			return fmt.Errorf("/boot is on XFS on a GPT disk, %s, and Syslinux starts XFS from MBR disks only; give the layout an ext4 /boot, or choose grub", d.Path)
+		}
+		if !slices.ContainsFunc(d.Parts, func(p layout.Part) bool { return p.LegacyBoot && slices.Contains(holders, part(d, p)) }) {
+			return fmt.Errorf("%s is to boot and has no partition for /boot with the legacy-boot attribute or active flag", d.Path)
 		}
 	}
-	return fs
+	return nil
 }
 
 // Install implements Loader.
 func (Extlinux) Install(ctx context.Context, t Target) error {
-	if err := t.Root.MkdirAll(extlinuxDir, 0o755); err != nil {
+	boot, err := t.bootFS()
+	if err == nil {
+		err = extlinuxCanRead(t.Node(boot.device), boot.FS)
+	}
+	if err == nil {
+		err = mkdirs(t.Root, extlinuxDir, 0o755)
+	}
+	if err != nil {
 		return fmt.Errorf("write extlinux: %w", err)
 	}
 	for _, m := range t.Manifest.BootLoader.Extlinux.Modules {
@@ -68,11 +107,16 @@ func (Extlinux) Install(ctx context.Context, t Target) error {
 			return fmt.Errorf("write extlinux: %w", err)
 		}
 	}
-	if err := t.Root.WriteFile(extlinuxDir+"/extlinux.conf", []byte(extlinuxConf(t)), 0o644); err != nil {
+	if err := writeFile(t.Root, rel(ExtlinuxConf), []byte(extlinuxConf(t)), 0o644); err != nil {
 		return fmt.Errorf("write extlinux: %w", err)
 	}
-	// ldlinux.sys is written by extlinux, which also tells the partition's boot sector where it lies.
-	if err := t.Run.Run(ctx, nil, "extlinux", "--install", filepath.Join(t.Dir, extlinuxDir)); err != nil {
+	// ldlinux.sys is written by extlinux, which also tells the partition's boot sector where it lies. On an array both are on
+	// every member, at the same place.
+	argv := []string{"extlinux", "--install"}
+	if _, ok := arrayOf(boot.device); ok {
+		argv = append(argv, "--raid") // a disk that cannot be read falls back to the next
+	}
+	if err := t.Run.Run(ctx, nil, append(argv, filepath.Join(t.Dir, extlinuxDir))...); err != nil {
 		return fmt.Errorf("write extlinux: %w", err)
 	}
 	if _, err := t.Root.Stat(extlinuxDir + "/ldlinux.sys"); err != nil {
@@ -81,9 +125,29 @@ func (Extlinux) Install(ctx context.Context, t Target) error {
 	return nil
 }
 
+// Code implements Loader.
+func (Extlinux) Code(t Target) (map[string]BootCode, error) {
+	out := map[string]BootCode{}
+	for _, d := range bootDisks(t.Scheme) {
+		name := "gptmbr.bin"
+		if d.Table == layout.MBR {
+			name = "mbr.bin"
+		}
+		b, err := os.ReadFile(filepath.Join(t.Syslinux, name))
+		if err != nil {
+			return nil, fmt.Errorf("prepare extlinux: %w; rebuild the release", err)
+		}
+		if len(b) == 0 || len(b) > maxMBR {
+			return nil, fmt.Errorf("prepare extlinux: the MBR code %s has %d bytes and not 1 to %d", name, len(b), maxMBR)
+		}
+		out[d.Name] = BootCode{MBR: b}
+	}
+	return out, nil
+}
+
 // Revert implements Loader: without its configuration extlinux boots nothing.
 func (Extlinux) Revert(t Target) error {
-	if err := t.Root.Remove(extlinuxDir + "/extlinux.conf"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFile(t.Root, rel(ExtlinuxConf)); err != nil {
 		return fmt.Errorf("remove extlinux: %w", err)
 	}
 	return nil
@@ -94,13 +158,13 @@ func (Extlinux) Revert(t Target) error {
 func extlinuxConf(t Target) string {
 	m := t.Manifest
 	var b strings.Builder
-	if unit, speed, ok := serialConsole(m.KernelArgs); ok {
+	if unit, speed, ok := serialConsole(t.Args); ok {
 		fmt.Fprintf(&b, "SERIAL %d %d\n", unit, speed)
 	}
 	fmt.Fprintf(&b, "# Written by imgbuild when %s %s was installed.\n", m.Name, m.Version)
 	fmt.Fprintf(&b, "DEFAULT linux\nPROMPT 1\nTIMEOUT 30\n\nLABEL linux\n  MENU LABEL %s\n", title(m))
 	fmt.Fprintf(&b, "  LINUX %s/%s\n", t.BootPrefix, kernel(m))
 	fmt.Fprintf(&b, "  INITRD %s/%s\n", t.BootPrefix, initramfs(m))
-	fmt.Fprintf(&b, "  APPEND %s\n", strings.Join(Arguments(m, t.RootUUID), " "))
+	fmt.Fprintf(&b, "  APPEND %s\n", strings.Join(t.Args, " "))
 	return b.String()
 }

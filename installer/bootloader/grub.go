@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"strings"
 
 	"imgbuild/image"
 )
 
-// GRUB is the UEFI boot loader, behind shim where the image has shim.
+// GRUB is the UEFI boot loader, behind shim where the image has shim. An EFI system partition on RAID 1 has everything on
+// every member.
 type GRUB struct{}
 
 // Name implements Loader.
@@ -23,18 +23,17 @@ func (GRUB) Probe(t Target) error {
 	if g == nil {
 		return ErrNotInImage
 	}
-	esp := false
-	for _, p := range t.Manifest.FixedLayout.Partitions {
-		esp = esp || p.Role == image.RoleESP && p.FS == "vfat"
-	}
-	if !esp {
-		return errors.New("prepare GRUB: the layout has no EFI system partition with vfat")
+	if _, err := espParts(t.Scheme); err != nil {
+		return fmt.Errorf("prepare GRUB: %w", err)
 	}
 	if _, err := archSuffix(t.Manifest.Arch); err != nil {
 		return err
 	}
 	if d := path.Clean(g.ConfigDir); d == "." || strings.HasPrefix(d, "/") || strings.HasPrefix(d, "..") {
 		return fmt.Errorf("prepare GRUB: %q is not a directory on the ESP", g.ConfigDir)
+	}
+	if _, err := coreModules(t); err != nil { // signed GRUBs read no more than those for BIOS
+		return fmt.Errorf("prepare GRUB: %w", err)
 	}
 	return nil
 }
@@ -94,24 +93,53 @@ func (GRUB) Install(_ context.Context, t Target) error {
 		}
 	}
 	for _, f := range files {
-		if err := t.ESP.MkdirAll(path.Dir(f.to), 0o700); err != nil {
-			return fmt.Errorf("write GRUB: %w", err)
+		err := mkdirs(t.ESP, path.Dir(f.to), 0o700)
+		if err == nil {
+			err = copyFile(t.Root, rel(f.from), t.ESP, f.to)
 		}
-		if err := copyFile(t.Root, rel(f.from), t.ESP, f.to); err != nil {
+		if err != nil {
 			return fmt.Errorf("write GRUB: %w", err)
 		}
 	}
-	if err := t.ESP.Remove(removableDir + "/fb" + a + ".efi"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFile(t.ESP, removableDir+"/fb"+a+".efi"); err != nil {
 		return fmt.Errorf("write GRUB: %w", err)
 	}
-	// Some GRUBs look beside themselves first, others only in the directory that was compiled in.
-	for _, dir := range []string{vendor, removableDir} {
-		if err := t.ESP.WriteFile(dir+"/grub.cfg", []byte(grubConf(t)), 0o600); err != nil {
-			return fmt.Errorf("write GRUB: %w", err)
-		}
+	if err := writeESP(t, vendor); err != nil {
+		return fmt.Errorf("write GRUB: %w", err)
 	}
 	return nil
 }
+
+// writeESP writes configurations. From EL8 on, both directories of the ESP have a stub that reads /boot's; some GRUBs look
+// beside themselves first, others only in the directory that was compiled in. EL7's grubby edits the whole grub.cfg in the
+// vendor's directory, so there the removable path's reads that.
+func writeESP(t Target, vendor string) error {
+	if t.Manifest.BootLoader.GRUB.LinuxEFI {
+		conf, err := grubConf(t, true)
+		if err != nil {
+			return err
+		}
+		esp, _ := espOf(t.Scheme)
+		stub := fmt.Sprintf("search --no-floppy --fs-uuid --set=dev %s\nset prefix=($dev)/%s\nexport prefix\nconfigfile $prefix/grub.cfg\n", t.FSUUID(esp.Mount), vendor)
+		return errors.Join(
+			writeFile(t.ESP, vendor+"/grubenv", grubEnv(t), 0o600),
+			writeFile(t.ESP, vendor+"/grub.cfg", []byte(conf), 0o600),
+			writeFile(t.ESP, removableDir+"/grub.cfg", []byte(stub), 0o600))
+	}
+	stub, err := grubStub(t)
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{vendor, removableDir} {
+		if err := writeFile(t.ESP, dir+"/grub.cfg", []byte(stub), 0o600); err != nil {
+			return err
+		}
+	}
+	return writeGRUB(t)
+}
+
+// Code implements Loader: UEFI needs none.
+func (GRUB) Code(Target) (map[string]BootCode, error) { return nil, nil }
 
 // Revert implements Loader: it removes what firmware starts without an NVRAM entry, and GRUB's configuration.
 func (GRUB) Revert(t Target) error {
@@ -121,42 +149,9 @@ func (GRUB) Revert(t Target) error {
 	}
 	dir := path.Clean(t.Manifest.BootLoader.GRUB.ConfigDir)
 	for _, f := range []string{removableDir + "/BOOT" + strings.ToUpper(a) + ".EFI", removableDir + "/grub.cfg", dir + "/grub.cfg"} {
-		if err := t.ESP.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeFile(t.ESP, f); err != nil {
 			return fmt.Errorf("remove GRUB: %w", err)
 		}
 	}
 	return nil
-}
-
-// grubConf uses only what signed GRUBs have built in: under Secure Boot nothing else can be loaded. Not all have the
-// serial driver, so the terminal is switched only where it answers.
-func grubConf(t Target) string {
-	m := t.Manifest
-	linux, initrd := "linux", "initrd"
-	if m.BootLoader.GRUB.LinuxEFI {
-		linux, initrd = "linuxefi", "initrdefi"
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Written by imgbuild when %s %s was installed.\nset default=0\nset timeout=3\n", m.Name, m.Version)
-	if unit, speed, ok := serialConsole(m.KernelArgs); ok {
-		fmt.Fprintf(&b, "if serial --unit=%d --speed=%d --word=8 --parity=no --stop=1; then\n", unit, speed)
-		b.WriteString("  terminal_input console serial\n  terminal_output console serial\nfi\n")
-	}
-	fmt.Fprintf(&b, "search --no-floppy --fs-uuid --set=root %s\n", t.BootUUID)
-	fmt.Fprintf(&b, "menuentry \"%s\" {\n  %s %s/%s", title(m), linux, t.BootPrefix, kernel(m))
-	for _, a := range Arguments(m, t.RootUUID) {
-		b.WriteString(" " + grubWord(a))
-	}
-	fmt.Fprintf(&b, "\n  %s %s/%s\n}\n", initrd, t.BootPrefix, initramfs(m))
-	return b.String()
-}
-
-// grubWord quotes an argument for GRUB's shell. GRUB itself puts an argument with blanks between double quotes for the
-// kernel, so those that are there already, as in dyndbg="file a.c +p", are dropped.
-func grubWord(s string) string {
-	s = strings.ReplaceAll(s, `"`, "")
-	if !strings.ContainsAny(s, " \t$'\\;&|<>{}()*?[]~#") {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

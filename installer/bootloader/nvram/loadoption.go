@@ -1,6 +1,6 @@
 // Package nvram writes an entry into the boot menu of UEFI firmware (UEFI specification 2.10, chapter 3).
 //
-// An entry goes in; variables below /sys/firmware/efi/efivars change. It removes entries only when they are its own
+// Entries go in; variables below /sys/firmware/efi/efivars change. It removes entries only when they are its own
 // and stale, keeps the order of all others, and decides nothing about what is booted from elsewhere.
 package nvram
 
@@ -19,6 +19,9 @@ import (
 // Entry is a boot entry that starts a file on a partition of a GPT disk.
 type Entry struct {
 	Label string
+	// Group is what tells entries of ours from others: their labels are Group, or Group with something in parentheses after
+	// it. Empty stands for Label. It is not stored.
+	Group string
 	// Partition, First and Sectors describe the EFI system partition; the latter two in logical sectors.
 	Partition      int
 	First, Sectors uint64
@@ -36,6 +39,17 @@ const (
 	hardDriveLen                         = 42
 	formatGPT, signatureGUID             = 2, 2
 )
+
+// ours reports whether another entry of the same name is one of ours: for the same file, from an earlier installation or for
+// another disk of the same one.
+func (e Entry) ours(other Entry) bool {
+	group := e.Group
+	if group == "" {
+		group = e.Label
+	}
+	rest, ok := strings.CutPrefix(other.Label, group)
+	return ok && strings.EqualFold(other.File, e.File) && (rest == "" || strings.HasPrefix(rest, " (") && strings.HasSuffix(rest, ")"))
+}
 
 // Encode returns the entry as an EFI_LOAD_OPTION (UEFI specification, 3.1.3), as efibootmgr writes it too.
 func (e Entry) Encode() ([]byte, error) {

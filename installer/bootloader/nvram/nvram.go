@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -30,61 +29,88 @@ var bootRE = regexp.MustCompile(`^Boot([0-9A-F]{4})-` + globalGUID + `$`)
 
 // Result is what Install changed.
 type Result struct {
-	Number  int   // of the new entry, shown as Boot%04X
+	Numbers []int // of the new entries, as they were given, shown as Boot%04X
 	Removed []int // stale entries of our own
 }
 
-// Install writes e as a new entry in the variables below dir, puts it first in the boot order, and removes entries
-// with the same label and file whose partition is e's or, as present tells, on no disk of this machine any more. All
-// other entries stay, and stay in order. The entry is written before the order names it, and stale entries go last,
-// so that power may fail between any two steps.
-func Install(dir string, e Entry, present func(uuid.UUID) bool) (Result, error) {
-	data, err := e.Encode()
-	if err != nil {
-		return Result{}, err
+// Install writes new entries into the variables below dir, puts them first in the boot order, as they are given, and
+// removes entries of ours for the same file whose partition is one of theirs or, as present tells, on no disk of this
+// machine any more. All other entries stay, and stay in order. Entries are written before the order names them, and
+// stale ones go last, so that power may fail between any two steps.
+func Install(dir string, list []Entry, present func(uuid.UUID) bool) (Result, error) {
+	var data [][]byte
+	for _, e := range list {
+		b, err := e.Encode()
+		if err != nil {
+			return Result{}, err
+		}
+		data = append(data, b)
 	}
 	have, err := entries(dir)
 	if err != nil {
 		return Result{}, err
 	}
-	var r Result
-	for n, b := range have {
-		old, err := decode(b)
-		if err == nil && old.Label == e.Label && strings.EqualFold(old.File, e.File) && (old.GUID == e.GUID || !present(old.GUID)) {
-			r.Removed = append(r.Removed, n)
+	r := Result{Removed: stale(have, list, present)}
+	for n := 0; len(r.Numbers) < len(list); n++ {
+		if n > 0xffff {
+			return Result{}, errors.New("write boot entry: all 65536 numbers are taken")
+		}
+		if have[n] == nil {
+			r.Numbers = append(r.Numbers, n)
 		}
 	}
-	slices.Sort(r.Removed)
-	for have[r.Number] != nil {
-		r.Number++
-	}
-	if r.Number > 0xffff {
-		return Result{}, errors.New("write boot entry: all 65536 numbers are taken")
-	}
-	if err := write(dir, bootName(r.Number), data); err != nil {
-		return Result{}, fmt.Errorf("write boot entry: %w", err)
-	}
-	order, err := readOrder(dir)
-	if err == nil {
-		order = slices.DeleteFunc(order, func(n int) bool { return n == r.Number || slices.Contains(r.Removed, n) })
-		err = writeOrder(dir, append([]int{r.Number}, order...))
-	}
-	if err != nil {
-		return Result{}, errors.Join(err, remove(dir, bootName(r.Number)))
+	if err := add(dir, r, data); err != nil {
+		for _, n := range r.Numbers {
+			err = errors.Join(err, remove(dir, bootName(n)))
+		}
+		return Result{}, err
 	}
 	for _, n := range r.Removed {
 		if err := remove(dir, bootName(n)); err != nil {
 			return r, fmt.Errorf("remove stale boot entry: %w", err)
 		}
 	}
-	back, err := read(dir, bootName(r.Number))
-	if err != nil {
-		return r, fmt.Errorf("read boot entry back: %w", err)
-	}
-	if !bytes.Equal(back, data) {
-		return r, errors.New("read boot entry back: the firmware keeps something else than was written")
+	for i, n := range r.Numbers {
+		back, err := read(dir, bootName(n))
+		if err != nil {
+			return r, fmt.Errorf("read boot entry back: %w", err)
+		}
+		if !bytes.Equal(back, data[i]) {
+			return r, errors.New("read boot entry back: the firmware keeps something else than was written")
+		}
 	}
 	return r, nil
+}
+
+// stale are the numbers of entries of ours that the new ones make useless.
+func stale(have map[int][]byte, list []Entry, present func(uuid.UUID) bool) []int {
+	var out []int
+	for n, b := range have {
+		old, err := decode(b)
+		if err != nil || !slices.ContainsFunc(list, func(e Entry) bool { return e.ours(old) }) {
+			continue
+		}
+		if slices.ContainsFunc(list, func(e Entry) bool { return e.GUID == old.GUID }) || !present(old.GUID) {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// add writes the new entries and then the order without the stale ones.
+func add(dir string, r Result, data [][]byte) error {
+	for i, n := range r.Numbers {
+		if err := write(dir, bootName(n), data[i]); err != nil {
+			return fmt.Errorf("write boot entry: %w", err)
+		}
+	}
+	order, err := readOrder(dir)
+	if err != nil {
+		return err
+	}
+	order = slices.DeleteFunc(order, func(n int) bool { return slices.Contains(r.Numbers, n) || slices.Contains(r.Removed, n) })
+	return writeOrder(dir, append(slices.Clone(r.Numbers), order...))
 }
 
 // Mounted reports whether the kernel shows the firmware's variables in dir.
