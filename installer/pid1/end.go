@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgbuild/installer/cmdline"
+	"imgbuild/installer/kexec"
 	"imgbuild/installer/report"
 )
 
@@ -27,6 +28,9 @@ func (s *supervisor) succeed() error {
 	case cmdline.DoneWait:
 		s.say.Final("waiting (%sdone=wait)", cmdline.Prefix)
 		return s.stay(s.keys())
+	case cmdline.DoneKexec:
+		s.say.Final("starting the kernel that was loaded, without the firmware")
+		return s.end(unix.LINUX_REBOOT_CMD_KEXEC)
 	default:
 		s.say.Final("rebooting")
 		return s.end(unix.LINUX_REBOOT_CMD_RESTART)
@@ -102,7 +106,8 @@ func (s *supervisor) stay(keys <-chan keyPress) error {
 	}
 }
 
-// end stops every process, writes out and unmounts everything, and reboots or powers off.
+// end stops every process, writes out and unmounts everything, and reboots, powers off or starts the kernel that is loaded. Where
+// that cannot be, it reboots.
 func (s *supervisor) end(cmd int) error {
 	killAll()
 	unix.Sync()
@@ -114,6 +119,11 @@ func (s *supervisor) end(cmd int) error {
 	s.watchdog.disarm()
 	if os.Getpid() != 1 {
 		return fmt.Errorf("end the machine: this is process %d and not the first", os.Getpid())
+	}
+	if cmd == unix.LINUX_REBOOT_CMD_KEXEC {
+		s.say.Warn("%v; rebooting", kexec.Exec())
+		s.consoles.Flush(5 * time.Second)
+		cmd = unix.LINUX_REBOOT_CMD_RESTART
 	}
 	if err := unix.Reboot(cmd); err != nil {
 		return fmt.Errorf("end the machine: %w", err)

@@ -79,10 +79,11 @@ func copyESPFile(root *os.Root, from string, esp *os.Root, to string) error {
 func ClearESP(root *os.Root) error {
 	list, err := fs.ReadDir(root.FS(), espDir)
 	if err != nil {
-		if err := mkdirs(root, espDir); err != nil {
+		w, err := newWriter(root)
+		if err != nil {
 			return fmt.Errorf("make mount point /%s: %w", espDir, err)
 		}
-		return nil
+		return w.mkdir(espDir, meta{mode: 0o700})
 	}
 	for _, e := range list {
 		if err := root.RemoveAll(path.Join(espDir, e.Name())); err != nil {
