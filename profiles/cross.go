@@ -30,6 +30,7 @@ func (x *crossChecker) all() {
 	x.kernel()
 	x.files()
 	x.scripts()
+	x.layout()
 	x.packing()
 	x.hostFiles()
 }

@@ -29,7 +29,7 @@ func layoutFormats() map[string]strict.Format {
 		"layout-fixed-size":     {What: "a size such as 20GiB", Pattern: `[1-9][0-9]*(MiB|GiB|TiB)`, Max: 32, Examples: []string{"20GiB"}},
 		"layout-size":           {What: "a size such as 20GiB, a percentage such as 30%, or rest", Pattern: `[1-9][0-9]*(MiB|GiB|TiB)|[1-9][0-9]?%|100%|rest`, Max: 32, Examples: []string{"20GiB", "30%", "rest"}},
 		"layout-small-size":     {What: "a size such as 512KiB or 4MiB", Pattern: `[1-9][0-9]*(KiB|MiB|GiB)`, Max: 32, Examples: []string{"512KiB", "4MiB"}},
-		"layout-name":           {What: "letters, digits and . _ -, with a letter or digit first", Pattern: name, Max: 32, Examples: []string{"boot"}},
+		"layout-name":           {What: "letters, digits and . _ -, with a letter or digit first", Pattern: name, Max: 24, Examples: []string{"boot"}},
 		"layout-lvm-name":       {What: "letters, digits and + . _ -, but no - first", Pattern: `[A-Za-z0-9+._][A-Za-z0-9+._-]*`, Max: 127, Examples: []string{"system"}},
 		"layout-partition-name": {What: "one line of text", Pattern: `[^\x00-\x1f]+`, Max: 36, Examples: []string{"root"}},
 		"layout-label":          {What: "one line of text", Pattern: `[^\x00-\x1f]+`, Max: 16, Examples: []string{"root"}},
@@ -72,9 +72,70 @@ func ReadLayout(name string, data []byte) (layout.Layout, error) {
 		t := reflect.TypeFor[layout.Layout]()
 		(&strict.Checker{Collector: c, Forms: strict.NewForms(formats()), Document: doc, Root: t}).Structure(root, t, "")
 		strict.Decode(root, reflect.ValueOf(&l).Elem())
+		layoutProblems(c, root, nil, l)
 	}
 	if es := c.Errors(); es != nil {
 		return layout.Layout{}, es
 	}
 	return l, nil
+}
+
+// layoutProblems reports what is wrong with a layout as a whole, at its places below root; at is the path to the layout
+// there. What may only follow from a mistake that is reported already is left out.
+func layoutProblems(c *strict.Collector, root *strict.Node, at []string, l layout.Layout) {
+	n := root
+	for _, key := range at {
+		n = n.Get(key)
+	}
+	if n != nil && n.Kind == strict.KindBad {
+		return
+	}
+	flawed := n.Flawed()
+	for _, p := range l.Problems() {
+		if slices.ContainsFunc(flawed, func(f []string) bool { return follows(p.Path, f) }) {
+			continue
+		}
+		path := append(slices.Clone(at), p.Path...)
+		where, _ := root.Find(path...)
+		text := p.Text
+		if k := keyPath(path); k != "" {
+			text = k + ": " + text
+		}
+		c.Add(where, keyPath(path), "%s", text)
+	}
+}
+
+// follows says whether a problem at path may come from something wrong in the map or list at flawed: it is about that, about
+// what is in it, or about what holds it.
+func follows(path, flawed []string) bool {
+	if len(flawed) == 0 {
+		return len(path) == 0
+	}
+	n := min(len(path), len(flawed))
+	return slices.Equal(path[:n], flawed[:n])
+}
+
+// layout finds what is wrong with the layout, and what the architecture does not have.
+func (x *crossChecker) layout() {
+	at := []string{"layout"}
+	l := x.p.LayoutFor()
+	layoutProblems(x.Collector, x.tree, at, l)
+	if x.p.Arch != "aarch64" {
+		return
+	}
+	if l.Firmware.HasBIOS() {
+		x.contradict([]string{"layout", "firmware"}, []string{"arch"}, "layout.firmware is %s, and aarch64 has no BIOS; take auto or uefi", l.Firmware)
+	}
+	if l.BIOSLoader != layout.AutoLoader && !x.isBad("layout", "bios_loader") {
+		x.contradict([]string{"layout", "bios_loader"}, []string{"arch"}, "layout.bios_loader is %s, and aarch64 has no BIOS; take it out", l.BIOSLoader)
+	}
+}
+
+// LayoutFor is the profile's layout with the firmware of the profile's architecture, where there is only one.
+func (p *Profile) LayoutFor() layout.Layout {
+	l := p.Layout
+	if p.Arch == "aarch64" && (l.Firmware == "" || l.Firmware == layout.Auto) {
+		l.Firmware = layout.UEFI
+	}
+	return l
 }
