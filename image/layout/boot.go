@@ -169,8 +169,10 @@ func (l Layout) extlinuxReads() string {
 		return "the metadata of its array lies before the file system; metadata 1.0 lies behind it"
 	case c.FS == "ext4" && mkfsOption(c.Mkfs, "-O", "64bit", "metadata_csum", "casefold", "encrypt", "inline_data", "verity"):
 		return "mkfs turns a feature of ext4 on that extlinux does not know"
-	case c.FS == "xfs" && !mkfsOption(c.Mkfs, "-m", "crc=0"):
-		return "it is XFS with checksums; ext4 is read, or XFS with mkfs: [-m, crc=0]"
+	case c.FS == "xfs" && slices.ContainsFunc(l.below(at), func(m member) bool { return l.Disks[m.disk].Table != MBR }):
+		return "it is XFS on a GPT; ext4 is read, or XFS on an MBR"
+	case c.FS == "xfs" && !mkfsOption(c.Mkfs, "-m", "crc=0") && !mkfsOption(c.Mkfs, "-i", "nrext64=0"):
+		return "it is XFS with counters of 64 bits, which newer mkfs.xfs make by themselves; ext4 is read, or XFS with mkfs: [-i, nrext64=0]"
 	}
 	return ""
 }

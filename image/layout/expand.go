@@ -23,7 +23,9 @@ const (
 func (l Layout) Expand(fw Firmware) Layout {
 	l = l.clone()
 	if l.Firmware == "" || l.Firmware == Auto {
-		l.Firmware = fw
+		if l.Firmware = fw; fw == UEFI {
+			l.BIOSLoader = AutoLoader
+		}
 	}
 	if l.Firmware == "" || l.Firmware == Auto {
 		l.Firmware = Both
