@@ -69,11 +69,8 @@ func named(disks []Disk, want string, look Look) (Disk, error) {
 
 // usable refuses disks that no argument makes usable.
 func usable(d Disk) error {
-	if d.ReadOnly {
-		return refuse("choose disk: %s is read-only; remove its write protection", d.Short())
-	}
-	if len(d.Users) > 0 {
-		return refuse("choose disk: %s is in use: %s; release it first", d.Short(), strings.Join(d.Users, ", "))
+	if why := d.unusable(); why != "" {
+		return refuse("choose disk: %s: %s", d.Short(), why)
 	}
 	return nil
 }

@@ -10,11 +10,11 @@ import (
 
 func machine() []Disk {
 	return []Disk{
-		{Name: "sda", Path: "/dev/sda", Size: 480103981056, Model: "ATA Samsung SSD", Serial: "S3Z1", WWN: "naa.5002538e40a1b2c3", Transport: "sata",
+		{Sector: 512, Name: "sda", Path: "/dev/sda", Size: 480103981056, Model: "ATA Samsung SSD", Serial: "S3Z1", WWN: "naa.5002538e40a1b2c3", Transport: "sata",
 			ByPath: []string{"pci-0000:00:17.0-ata-1", "pci-0000:00:17.0-ata-1.0"}, ByID: []string{"ata-Samsung_SSD_S3Z1", "wwn-0x5002538e40a1b2c3"}},
-		{Name: "nvme0n1", Path: "/dev/nvme0n1", Size: 2 << 40, Model: "INTEL", Serial: "PHL 1", Transport: "nvme", ByPath: []string{"pci-0000:65:00.0-nvme-1"}},
-		{Name: "sdb", Path: "/dev/sdb", Size: 16 << 30, Model: "AMI Virtual HDisk0", Serial: "AAAABBBB", Transport: "usb"},
-		{Name: "loop0", Path: "/dev/loop0", Size: 1 << 30, virtual: true},
+		{Sector: 512, Name: "nvme0n1", Path: "/dev/nvme0n1", Size: 2 << 40, Model: "INTEL", Serial: "PHL 1", Transport: "nvme", ByPath: []string{"pci-0000:65:00.0-nvme-1"}},
+		{Sector: 512, Name: "sdb", Path: "/dev/sdb", Size: 16 << 30, Model: "AMI Virtual HDisk0", Serial: "AAAABBBB", Transport: "usb"},
+		{Sector: 512, Name: "loop0", Path: "/dev/loop0", Size: 1 << 30, virtual: true},
 	}
 }
 
@@ -79,8 +79,8 @@ func TestDisksThatCannotBeWrittenAreRefusedEvenByName(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	all = machine()
-	all[0].Users = []string{"in use by md127", "mounted at /srv"}
-	if _, err := Choose(all, "S3Z1", nothing); err == nil || err.Error() != "choose disk: /dev/sda (serial S3Z1, 447.1 GiB) is in use: in use by md127, mounted at /srv; release it first" {
+	all[0].Users = []string{"RAID array md127 is mounted at /srv", "partition sda1 is used as swap"}
+	if _, err := Choose(all, "S3Z1", nothing); err == nil || err.Error() != "choose disk: /dev/sda (serial S3Z1, 447.1 GiB): it is in use: RAID array md127 is mounted at /srv, partition sda1 is used as swap; release it first" {
 		t.Errorf("got %v", err)
 	}
 }

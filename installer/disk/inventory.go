@@ -12,17 +12,20 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"imgbuild/installer/disk/teardown"
 )
 
-// Inventory reads all disks from sys (usually /sys) and what is mounted from mountinfo (usually
-// /proc/self/mountinfo), in a stable order: by by-path name, then by kernel name in natural order. Disks without a
-// medium are left out, as are the kinds that never hold an installation (RAM disks, CD-ROMs, floppies).
+// Inventory reads all disks from sys (usually /sys) and what is mounted from mountinfo (usually /proc/self/mountinfo; swaps lies
+// beside self), in a stable order: by by-path name, then by kernel name in natural order. Disks without a medium are left out, as
+// are the kinds that never hold an installation (RAM disks, CD-ROMs, floppies, the boot areas of eMMC). Of several paths to one
+// disk, all but one say so.
 func Inventory(sys, mountinfo string) ([]Disk, error) {
 	names, err := os.ReadDir(filepath.Join(sys, "block"))
 	if err != nil {
 		return nil, fmt.Errorf("list disks: %w; is /sys mounted?", err)
 	}
-	mounts, err := mountedDevices(mountinfo)
+	kernel, err := teardown.Read(teardown.System{Sys: sys, Proc: filepath.Dir(filepath.Dir(mountinfo)), Dev: "/dev"})
 	if err != nil {
 		return nil, fmt.Errorf("list disks: %w", err)
 	}
@@ -31,18 +34,28 @@ func Inventory(sys, mountinfo string) ([]Disk, error) {
 		if neverRE.MatchString(n.Name()) {
 			continue
 		}
-		d, err := read(sys, n.Name(), mounts)
+		d, err := read(sys, n.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // unplugged while we looked
 		}
 		if err != nil {
 			return nil, err
 		}
-		if d.Size > 0 {
-			disks = append(disks, d)
+		if d.Size <= 0 {
+			continue
 		}
+		tree, err := kernel.Look(d.Name)
+		if _, gone := os.Stat(filepath.Join(sys, "block", d.Name, "dev")); errors.Is(gone, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list disks: %w", err)
+		}
+		d.Users, d.Holders = tree.Busy(), tree.Holders()
+		disks = append(disks, d)
 	}
 	slices.SortFunc(disks, func(a, b Disk) int { return strings.Compare(sortKey(a), sortKey(b)) })
+	joinPaths(disks)
 	return disks, nil
 }
 
@@ -96,7 +109,7 @@ func clean(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-func read(sys, name string, mounts map[string][]string) (Disk, error) {
+func read(sys, name string) (Disk, error) {
 	dir := filepath.Join(sys, "block", name)
 	a := attrs{dir}
 	target, err := filepath.EvalSymlinks(dir)
@@ -106,37 +119,79 @@ func read(sys, name string, mounts map[string][]string) (Disk, error) {
 	if a.text("hidden") == "1" { // the paths behind a multipath NVMe namespace
 		return Disk{}, fs.ErrNotExist
 	}
-	d := Disk{
-		Name: name, Path: "/dev/" + strings.ReplaceAll(name, "!", "/"),
-		Size: a.number("size") * 512, Sector: int(a.number("queue/logical_block_size")),
-		PhysicalSector: int(a.number("queue/physical_block_size")),
-		Model:          a.text("device/model", "device/name"),
-		Serial:         a.text("serial", "device/serial"),
-		WWN:            a.text("wwid", "device/wwid"),
-		Removable:      a.text("removable") == "1", ReadOnly: a.text("ro") == "1",
-		Rotational: a.text("queue/rotational") == "1",
-		virtual:    virtualRE.MatchString(name),
-	}
-	if d.Sector == 0 {
-		d.Sector = 512
-	}
-	if vendor := a.text("device/vendor"); vendor != "" && !strings.HasPrefix(vendor, "0x") && d.Model != "" {
-		d.Model = vendor + " " + d.Model
-	}
-	if d.Serial == "" {
-		d.Serial = unitSerial(filepath.Join(dir, "device/vpd_pg80"))
-	}
 	rel, err := filepath.Rel(sys, target)
 	if err != nil {
 		return Disk{}, fmt.Errorf("read disk %s: %w", name, err)
 	}
+	d := Disk{
+		Name: name, Path: "/dev/" + strings.ReplaceAll(name, "!", "/"),
+		Size: a.number("size") * 512, Sector: int(a.number("queue/logical_block_size")),
+		PhysicalSector: int(a.number("queue/physical_block_size")),
+		product:        a.text("device/model", "device/name"),
+		Serial:         a.text("serial", "device/serial"),
+		WWN:            a.text("wwid", "device/wwid"),
+		Removable:      a.text("removable") == "1", ReadOnly: a.text("ro") == "1",
+		Rotational: a.text("queue/rotational") == "1",
+		zoned:      a.text("queue/zoned"),
+		virtual:    virtualRE.MatchString(name),
+		rank:       rank(a.text("device/state"), a.text("device/access_state")),
+	}
+	if d.Sector == 0 {
+		d.Sector = 512
+	}
+	if v := a.text("device/vendor"); !strings.HasPrefix(v, "0x") {
+		d.vendor = v
+	}
+	d.Model = strings.TrimSpace(d.vendor + " " + d.product)
+	if d.product == "" {
+		d.Model = ""
+	}
+	if d.Serial == "" {
+		d.Serial = unitSerial(filepath.Join(dir, "device/vpd_pg80"))
+	}
+	if e := path.Base(path.Dir(path.Dir(filepath.ToSlash(rel)))); scsiRE.MatchString(e) {
+		d.HCTL = e
+	}
 	d.Transport = transport(rel, d.virtual)
+	if d.Transport == "usb" {
+		if d.Serial == "" {
+			d.Serial = usbSerial(sys, rel)
+		}
+		d.medium = lent(d.Model)
+	}
+	d.card = d.Transport == "mmc" && a.text("device/type") == "SD"
 	d.ByPath = byPath(sys, rel)
-	d.ByID = byID(d, a.text("device/model"))
-	if d.Users, err = users(dir, name, mounts); err != nil {
-		return Disk{}, err
+	d.ByID = byID(d, d.vendor, d.product, a.text("nsid"))
+	if uuid, ok := strings.CutPrefix(a.text("dm/uuid"), "mpath-"); ok {
+		if err := d.multipath(dir, uuid, a.text("dm/name")); err != nil {
+			return Disk{}, err
+		}
 	}
 	return d, nil
+}
+
+// usbSerial is the serial number of the USB device that a disk belongs to.
+func usbSerial(sys, rel string) string {
+	for dir := path.Dir(filepath.ToSlash(rel)); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		a := attrs{filepath.Join(sys, dir)}
+		if a.text("idVendor") != "" {
+			return a.text("serial")
+		}
+	}
+	return ""
+}
+
+// lent reports whether a USB disk is one that a management controller makes up: what AMI and Supermicro (ATEN), Dell, HPE,
+// Lenovo and IBM, Cisco, Huawei, Fujitsu, Oracle and Intel (Avocent, Peppercon) call theirs.
+func lent(model string) bool {
+	m := strings.ToLower(model)
+	for _, s := range []string{"virtual", "idrac", "lcdrive", "secupd", "oemdrv", "vflash", "ilo ", "ilo-", "cimc", "vkvm", "vmedia", "irmc",
+		"remote storage", "redfish", "peppercon", "multidevice", "avocent"} {
+		if strings.Contains(m, s) {
+			return true
+		}
+	}
+	return false
 }
 
 // unitSerial reads the SCSI vital product data page 80h, unit serial number (SPC-4, 7.8.15).
@@ -180,56 +235,6 @@ func transport(rel string, virtual bool) string {
 		return "scsi"
 	}
 	return ""
-}
-
-// users lists what stands on a disk or one of its partitions.
-func users(dir, name string, mounts map[string][]string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read disk %s: %w", name, err)
-	}
-	dirs := []string{dir}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), name) {
-			dirs = append(dirs, filepath.Join(dir, e.Name()))
-		}
-	}
-	var out []string
-	for _, d := range dirs {
-		holders, err := os.ReadDir(filepath.Join(d, "holders"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("read disk %s: %w", name, err)
-		}
-		for _, h := range holders {
-			what := h.Name()
-			if s := (attrs{filepath.Join(d, "holders", what)}).text("dm/name"); s != "" {
-				what = s
-			}
-			out = append(out, "in use by "+what)
-		}
-		dev := attrs{d}.text("dev")
-		for _, m := range mounts[dev] {
-			out = append(out, "mounted at "+m)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
-}
-
-// mountedDevices maps "major:minor" to mount points (proc_pid_mountinfo(5)).
-func mountedDevices(file string) (map[string][]string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
-	}
-	out := map[string][]string{}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) > 4 {
-			out[f[2]] = append(out[f[2]], clean(f[4]))
-		}
-	}
-	return out, nil
 }
 
 // partitions are the partitions that the kernel has of a disk at present: number by kernel name.

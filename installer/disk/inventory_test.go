@@ -3,6 +3,7 @@ package disk
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,10 @@ func sysfs(t *testing.T, disks map[string]map[string]string) string {
 		t.Fatal(err)
 	}
 	for dir, attrs := range disks {
+		isDisk := strings.Contains(dir, "block/") || regexp.MustCompile(`nvme\d+(c\d+)?n\d+$`).MatchString(dir)
+		if _, ok := attrs["dev"]; !ok && isDisk {
+			attrs["dev"] = "240:0\n"
+		}
 		for name, data := range attrs {
 			p := filepath.Join(sys, dir, name)
 			if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -25,13 +30,25 @@ func sysfs(t *testing.T, disks map[string]map[string]string) string {
 				t.Fatal(err)
 			}
 		}
-		if strings.Contains(dir, "block/") || strings.Contains(dir, "nvme/") {
+		if isDisk {
 			if err := os.Symlink(filepath.Join("..", dir), filepath.Join(sys, "block", filepath.Base(dir))); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	return sys
+}
+
+func mountinfo(t *testing.T, mounts string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "self/mountinfo")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(mounts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 const pci = "devices/pci0000:00/"
@@ -46,7 +63,7 @@ func TestDisksAreReadFromSysfs(t *testing.T) {
 		pci + "0000:00:17.0/ata1/host3/target3:0:0/3:0:0:0/block/sda": scsi("    S3Z1"),
 		pci + "0000:00:17.0/ata1/ata_port/ata1":                       {"port_no": "1\n"},
 		pci + "0000:00:01.0/0000:65:00.0/nvme/nvme0/nvme0n1": {"size": "4294967296\n", "queue/logical_block_size": "4096\n", "nsid": "1\n", "wwid": "eui.01\n",
-			"device/model": "INTEL SSD\n", "device/serial": "PHL1   \n", "nvme0n1p2/holders/dm-3/dm/name": "ceph--osd\n", "nvme0n1p2/dev": "259:2\n", "nvme0n1p2/partition": "2\n"},
+			"device/model": "INTEL SSD\n", "device/serial": "PHL1   \n", "nvme0n1p2/holders/dm-3/dev": "253:3\n", "nvme0n1p2/dev": "259:2\n", "nvme0n1p2/partition": "2\n"},
 		pci + "0000:00:01.0/0000:65:00.0/nvme/nvme0/nvme0c0n1": {"size": "4294967296\n", "hidden": "1\n"},
 		pci + "0000:00:04.0/virtio1/block/vda":                 {"size": "41943040\n", "serial": "DISK\x1b[2J0\n", "removable": "0\n"},
 		pci + "0000:00:05.0/virtio2/block/vdb":                 {"size": "0\n"},
@@ -54,13 +71,10 @@ func TestDisksAreReadFromSysfs(t *testing.T) {
 			"device/vendor": "AMI\n", "ro": "1\n"},
 		"devices/virtual/block/loop3":                                 {"size": "100\n"},
 		"devices/virtual/block/zram0":                                 {"size": "100\n"},
-		"devices/virtual/block/dm-3":                                  {"size": "100\n"},
+		"devices/virtual/block/dm-3":                                  {"size": "100\n", "dm/name": "ceph--osd\n"},
 		pci + "0000:00:17.0/ata2/host4/target4:0:0/4:0:0:0/block/sr0": {"size": "2097151\n"},
 	})
-	mounts := filepath.Join(t.TempDir(), "mountinfo")
-	if err := os.WriteFile(mounts, []byte("24 1 8:1 / /srv rw - xfs /dev/sda1 rw\n25 1 0:4 / /proc rw - proc proc rw\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mounts := mountinfo(t, "24 1 8:1 / /srv rw - xfs /dev/sda1 rw\n25 1 0:4 / /proc rw - proc proc rw\n")
 	got, err := Inventory(sys, mounts)
 	if err != nil {
 		t.Fatal(err)
@@ -88,17 +102,17 @@ func TestDisksAreReadFromSysfs(t *testing.T) {
 		}
 	}
 	if d := by["sda"]; d.PhysicalSector != 4096 || d.Sector != 512 || !slices.Equal(d.ByPath, []string{"pci-0000:00:17.0-ata-1", "pci-0000:00:17.0-ata-1.0"}) ||
-		!slices.Contains(d.ByID, "ata-Samsung_SSD_883_S3Z1") || !slices.Contains(d.ByID, "wwn-0x5002538e40a1b2c3") || !slices.Equal(d.Users, []string{"mounted at /srv"}) {
+		!slices.Contains(d.ByID, "ata-Samsung_SSD_883_S3Z1") || !slices.Contains(d.ByID, "wwn-0x5002538e40a1b2c3") || !slices.Equal(d.Users, []string{"partition sda1 is mounted at /srv"}) || d.HCTL != "3:0:0:0" {
 		t.Errorf("sda is %+v", d)
 	}
-	if d := by["nvme0n1"]; d.Sector != 4096 || !slices.Equal(d.ByPath, []string{"pci-0000:65:00.0-nvme-1"}) || !slices.Equal(d.Users, []string{"in use by ceph--osd"}) ||
+	if d := by["nvme0n1"]; d.Sector != 4096 || !slices.Equal(d.ByPath, []string{"pci-0000:65:00.0-nvme-1"}) || !slices.Equal(d.Holders, []string{"device-mapper device ceph--osd (dm-3)"}) || d.unusable() != "" ||
 		!slices.Contains(d.ByID, "nvme-INTEL_SSD_PHL1") || !slices.Contains(d.ByID, "nvme-eui.01") {
 		t.Errorf("nvme0n1 is %+v", d)
 	}
 	if d := by["vda"]; !slices.Equal(d.ByPath, []string{"pci-0000:00:04.0", "virtio-pci-0000:00:04.0"}) || d.Sector != 512 {
 		t.Errorf("vda is %+v", d)
 	}
-	if d := by["sdb"]; !slices.Equal(d.ByPath, []string{"pci-0000:00:14.0-usb-0:2:1.0-scsi-0:0:0:0"}) || d.unfit() != "it is on USB" || !d.ReadOnly {
+	if d := by["sdb"]; !slices.Equal(d.ByPath, []string{"pci-0000:00:14.0-usb-0:2:1.0-scsi-0:0:0:0"}) || d.unfit() != "it is a virtual medium of the management controller" || !d.ReadOnly {
 		t.Errorf("sdb is %+v", d)
 	}
 	if p, err := partitions(sys, "nvme0n1"); err != nil || len(p) != 1 || p["nvme0n1p2"] != 2 {

@@ -70,13 +70,28 @@ type System struct {
 // Tree is some disks with everything that stands on them, by kernel name.
 type Tree map[string]Device
 
+// Kernel is what cannot be found from a disk upwards: loop devices on block devices, arrays in containers, mounts and swap.
+type Kernel struct {
+	System
+	// above are devices that say themselves what they stand on, while that does not speak of them, by kernel name.
+	above map[string][]string
+	// users are what is said of a device outside of sysfs, by major:minor and by kernel name.
+	users map[string][]string
+}
+
+// Read looks at the whole machine, once for any number of disks.
+func Read(s System) (*Kernel, error) {
+	k := &Kernel{System: s, above: map[string][]string{}, users: map[string][]string{}}
+	if err := k.index(); err != nil {
+		return nil, fmt.Errorf("look at what stands on disks: %w", err)
+	}
+	return k, nil
+}
+
 // Look reads what stands on disks, given by kernel name, directly or through other devices. A disk may itself be a multipath
 // map or an array: what is below it is not looked at.
-func Look(s System, disks ...string) (Tree, error) {
-	l := look{System: s, tree: Tree{}}
-	if err := l.index(); err != nil {
-		return nil, fmt.Errorf("look at what stands on %s: %w", strings.Join(disks, ", "), err)
-	}
+func (k *Kernel) Look(disks ...string) (Tree, error) {
+	l := look{Kernel: k, tree: Tree{}}
 	for _, d := range disks {
 		if err := l.add(d, Disk, ""); err != nil {
 			return nil, fmt.Errorf("look at what stands on %s: %w", d, err)
@@ -91,12 +106,17 @@ func Look(s System, disks ...string) (Tree, error) {
 }
 
 type look struct {
-	System
+	*Kernel
 	tree Tree
-	// above are devices that say themselves what they stand on, while that does not speak of them, by kernel name.
-	above map[string][]string
-	// users are what is said of a device outside of sysfs, by major:minor and by path of the device node.
-	users map[string][]string
+}
+
+// Look is Read and then Kernel.Look.
+func Look(s System, disks ...string) (Tree, error) {
+	k, err := Read(s)
+	if err != nil {
+		return nil, err
+	}
+	return k.Look(disks...)
 }
 
 // text is the first line of an attribute, or nothing.
@@ -122,26 +142,24 @@ func list(elem ...string) ([]string, error) {
 	return names, nil
 }
 
-// index reads what cannot be found from below: loop devices on block devices, arrays in containers, mounts and swap.
-func (l *look) index() error {
-	l.above, l.users = map[string][]string{}, map[string][]string{}
-	blocks, err := list(l.Sys, "block")
+func (k *Kernel) index() error {
+	blocks, err := list(k.Sys, "block")
 	if err != nil {
 		return err
 	}
 	for _, b := range blocks {
-		dir := filepath.Join(l.Sys, "block", b)
+		dir := filepath.Join(k.Sys, "block", b)
 		if file := text(dir, "loop/backing_file"); strings.HasPrefix(file, "/dev/") {
-			below := l.nameOf(file)
-			l.above[below] = append(l.above[below], b)
+			below := k.nameOf(file)
+			k.above[below] = append(k.above[below], b)
 		}
 		// A member of an array with foreign metadata (IMSM, DDF) stands on its container: external:/md127/0.
 		if m, ok := strings.CutPrefix(text(dir, "md/metadata_version"), "external:"); ok && len(m) > 1 && (m[0] == '/' || m[0] == '-') {
 			container, _, _ := strings.Cut(m[1:], "/")
-			l.above[container] = append(l.above[container], b)
+			k.above[container] = append(k.above[container], b)
 		}
 	}
-	mounts, err := os.ReadFile(filepath.Join(l.Proc, "self/mountinfo"))
+	mounts, err := os.ReadFile(filepath.Join(k.Proc, "self/mountinfo"))
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
@@ -155,21 +173,21 @@ func (l *look) index() error {
 		use := "mounted at " + unescape(f[4])
 		if strings.HasPrefix(f[2], "0:") {
 			if src := unescape(t[1]); strings.HasPrefix(src, "/dev/") {
-				name := l.nameOf(src)
-				l.users[name] = append(l.users[name], use)
+				name := k.nameOf(src)
+				k.users[name] = append(k.users[name], use)
 			}
 			continue
 		}
-		l.users[f[2]] = append(l.users[f[2]], use)
+		k.users[f[2]] = append(k.users[f[2]], use)
 	}
-	swaps, err := os.ReadFile(filepath.Join(l.Proc, "swaps"))
+	swaps, err := os.ReadFile(filepath.Join(k.Proc, "swaps"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read swaps: %w", err)
 	}
 	for line := range strings.Lines(string(swaps)) {
 		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[0], "/dev/") {
-			name := l.nameOf(unescape(f[0]))
-			l.users[name] = append(l.users[name], "used as swap")
+			name := k.nameOf(unescape(f[0]))
+			k.users[name] = append(k.users[name], "used as swap")
 		}
 	}
 	return nil
@@ -192,18 +210,18 @@ func unescape(s string) string {
 }
 
 // nameOf is the kernel name of a device node, from its path alone where that says it.
-func (l *look) nameOf(node string) string {
+func (k *Kernel) nameOf(node string) string {
 	if dm, ok := strings.CutPrefix(node, "/dev/mapper/"); ok {
-		if blocks, err := list(l.Sys, "block"); err == nil {
+		if blocks, err := list(k.Sys, "block"); err == nil {
 			for _, b := range blocks {
-				if text(l.Sys, "block", b, "dm/name") == dm {
+				if text(k.Sys, "block", b, "dm/name") == dm {
 					return b
 				}
 			}
 		}
 	}
 	rel := strings.TrimPrefix(node, "/dev/")
-	if real, err := filepath.EvalSymlinks(filepath.Join(l.Dev, rel)); err == nil {
+	if real, err := filepath.EvalSymlinks(filepath.Join(k.Dev, rel)); err == nil {
 		return filepath.Base(real)
 	}
 	return strings.ReplaceAll(rel, "/", "!")
@@ -220,7 +238,7 @@ func (l *look) add(name string, kind Kind, parent string) error {
 		return fmt.Errorf("%s is not in %s", name, filepath.Dir(dir))
 	}
 	if kind == "" {
-		d.Kind, d.Label = l.kind(name, dir)
+		d.Kind, d.Label = kindOf(dir)
 	}
 	d.Users = slices.Concat(l.users[d.Dev], l.users[name])
 	if parent != "" {
@@ -269,8 +287,8 @@ func (l *look) on(key string, d Device, name string) {
 	l.tree[key] = d
 }
 
-// kind says what a holder is.
-func (l *look) kind(name, dir string) (Kind, string) {
+// kindOf says what a holder is.
+func kindOf(dir string) (Kind, string) {
 	is := func(sub string) bool {
 		_, err := os.Stat(filepath.Join(dir, sub))
 		return err == nil
