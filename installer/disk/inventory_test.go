@@ -51,6 +51,31 @@ func mountinfo(t *testing.T, mounts string) string {
 	return file
 }
 
+// link makes a link below sys to another directory below it.
+func link(t *testing.T, sys, name, to string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(sys, name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(sys, to), filepath.Join(sys, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inventory is what Inventory makes of a tree, by name.
+func inventory(t *testing.T, dirs map[string]map[string]string) map[string]Disk {
+	t.Helper()
+	disks, err := Inventory(sysfs(t, dirs), mountinfo(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]Disk{}
+	for _, d := range disks {
+		out[d.Name] = d
+	}
+	return out
+}
+
 const pci = "devices/pci0000:00/"
 
 func TestDisksAreReadFromSysfs(t *testing.T) {
