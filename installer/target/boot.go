@@ -21,7 +21,6 @@ func newMachineID() string { return strings.ReplaceAll(uuid.NewString(), "-", ""
 
 const (
 	entriesDir = "boot/loader/entries"
-	grubEnv    = "boot/grub2/grubenv"
 	// cmdlineFile is where kernel-install, and so every later kernel, has its arguments from.
 	cmdlineFile = "etc/kernel/cmdline"
 )
@@ -35,11 +34,6 @@ func (c Config) bootConfig(w *writer) error {
 	}
 	if el >= 8 {
 		if err := c.entries(w); err != nil {
-			return err
-		}
-	}
-	if el == 8 && c.usesGRUB() {
-		if err := c.kernelopts(w); err != nil {
 			return err
 		}
 	}
@@ -178,38 +172,4 @@ func setShell(old, key, value string) string {
 		b.WriteString(line)
 	}
 	return b.String()
-}
-
-// envBlockSize is the size in bytes of GRUB's environment block (GRUB manual, 15.3).
-const envBlockSize = 1024
-
-// kernelopts sets the variable that stands for the arguments in the entries of EL8's kernels.
-func (c Config) kernelopts(w *writer) error {
-	old, err := w.read(grubEnv)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	block, err := setEnv(old, "kernelopts", strings.Join(c.Args, " "))
-	if err != nil {
-		return fmt.Errorf("write /%s: %w", grubEnv, err)
-	}
-	return w.replace(grubEnv, block, meta{mode: 0o600})
-}
-
-// setEnv sets a variable of an environment block.
-func setEnv(block []byte, key, value string) ([]byte, error) {
-	const head = "# GRUB Environment Block\n"
-	var b strings.Builder
-	b.WriteString(head)
-	for line := range strings.Lines(string(block)) {
-		if !strings.HasPrefix(line, "#") && strings.HasSuffix(line, "\n") && !strings.HasPrefix(line, key+"=") {
-			b.WriteString(line)
-		}
-	}
-	b.WriteString(key + "=" + strings.NewReplacer(`\`, `\\`, "\n", "\\\n").Replace(value) + "\n")
-	if b.Len() > envBlockSize {
-		return nil, fmt.Errorf("the kernel's arguments do not fit into GRUB's environment block of %d bytes: shorten them", envBlockSize)
-	}
-	b.WriteString(strings.Repeat("#", envBlockSize-b.Len()))
-	return []byte(b.String()), nil
 }

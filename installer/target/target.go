@@ -42,16 +42,12 @@ type Config struct {
 	// MachineID is 32 hex digits; empty for a new random one. It is set here and not at the first boot because boot loader
 	// entries are named by it: the system finds and removes our entry when it removes our kernel.
 	MachineID string
-
-	FileSystems []FileSystem
-	RootUUID    string
 }
 
 // Configure writes everything.
 func Configure(root *os.Root, c Config) error {
 	w, err := newWriter(root)
 	if err == nil {
-		c = c.legacy()
 		if c.MachineID == "" {
 			c.MachineID = newMachineID()
 		}
@@ -66,7 +62,7 @@ func Configure(root *os.Root, c Config) error {
 func (c Config) configure(w *writer) error {
 	m := c.Manifest
 	files := []file{
-		{"etc/fstab", Fstab(m, c.filesystems(), c.IDs), 0o644},
+		{"etc/fstab", Fstab(m, c.Scheme.Filesystems(), c.IDs), 0o644},
 		{"etc/machine-id", c.MachineID + "\n", 0o444},
 		{"var/lib/imgbuild/" + image.ManifestFile, string(c.Raw), 0o644},
 		{"var/lib/imgbuild/" + image.SignatureFile, string(c.Signature), 0o644},

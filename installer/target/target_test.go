@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -112,7 +111,6 @@ func TestEveryReleaseGetsItsOwnWays(t *testing.T) {
 	}{
 		{"EL7 with GRUB is grubby's", "7.9", nil, nil},
 		{"EL7 with extlinux has hooks", "7.9", func(c *Config) { c.Scheme.BIOSLoader = layout.Extlinux }, []string{addedFile, removedFile}},
-		{"EL8 has its arguments in GRUB's environment", "8.10", nil, []string{grubEnv, entriesDir}},
 		{"EL9 with a GRUB that reads entries needs nothing", "9", nil, []string{entriesDir}},
 		{"EL9 with extlinux has a plugin", "9", func(c *Config) { c.Scheme.BIOSLoader = layout.Extlinux }, []string{entriesDir, pluginFile}},
 		{"EL9 with a GRUB for BIOS that reads none", "9", func(c *Config) { c.Manifest.BootLoader.GRUBPC.BLS = false }, []string{entriesDir, pluginFile}},
@@ -128,7 +126,7 @@ func TestEveryReleaseGetsItsOwnWays(t *testing.T) {
 			if err := Configure(root, conf); err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{addedFile, removedFile, grubEnv, entriesDir, pluginFile} {
+			for _, name := range []string{addedFile, removedFile, entriesDir, pluginFile} {
 				if _, err := root.Stat(name); (err == nil) != slices.Contains(c.has, name) {
 					t.Errorf("/%s: %v", name, err)
 				}
@@ -182,33 +180,6 @@ func TestAShellVariableIsReplacedAndAllElseKept(t *testing.T) {
 		if got := setShell(old, "GRUB_CMDLINE_LINUX", "q"); got != want {
 			t.Errorf("%q became\n%q, want\n%q", old, got, want)
 		}
-	}
-}
-
-func TestGRUBsEnvironmentIsOneKiB(t *testing.T) {
-	block, err := setEnv(nil, "kernelopts", `root=UUID=R a\b`)
-	if err != nil || len(block) != 1024 || !strings.HasPrefix(string(block), "# GRUB Environment Block\nkernelopts=root=UUID=R a\\\\b\n####") {
-		t.Fatalf("%q, %v", block, err)
-	}
-	if block, err = setEnv(block, "saved_entry", "x"); err == nil {
-		block, err = setEnv(block, "kernelopts", "quiet")
-	}
-	if err != nil || len(block) != 1024 || !strings.HasPrefix(string(block), "# GRUB Environment Block\nsaved_entry=x\nkernelopts=quiet\n###") {
-		t.Errorf("%q, %v", block, err)
-	}
-	if _, err := setEnv(block, "kernelopts", strings.Repeat("x", 1000)); err == nil || !strings.Contains(err.Error(), "shorten them") {
-		t.Errorf("got %v", err)
-	}
-	tool, err := exec.LookPath("grub-editenv")
-	if err != nil {
-		t.Skip("grub-editenv is not installed, so GRUB was not asked")
-	}
-	file := filepath.Join(t.TempDir(), "grubenv")
-	if err := os.WriteFile(file, block, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(tool, file, "list").CombinedOutput(); err != nil || string(out) != "saved_entry=x\nkernelopts=quiet\n" {
-		t.Errorf("GRUB reads %q, %v", out, err)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"imgbuild/image/layout"
+	"imgbuild/installer/bootloader"
 )
 
 // updateScript is POSIX sh; what it is told stands above it.
@@ -21,15 +21,10 @@ const (
 	removedFile = "etc/kernel/prerm.d/95-imgbuild"
 )
 
-// updates makes the installed system rewrite the configuration of boot loaders that do not read boot loader entries by
-// themselves. GRUB on EL7 is left to the system's own grubby.
+// updates makes the installed system rewrite the configurations that nothing of the distribution changes.
 func (c Config) updates(w *writer) error {
 	el := major(c.Manifest.Distro.Release)
-	b := c.Manifest.BootLoader
-	needed := c.Scheme.BIOSLoader == layout.Extlinux
-	if el >= 8 {
-		needed = needed || b.GRUB != nil && c.Scheme.Firmware.HasUEFI() && !b.GRUB.BLS || b.GRUBPC != nil && c.Scheme.BIOSLoader == layout.GRUB && !b.GRUBPC.BLS
-	}
+	needed := len(bootloader.Rewritten(c.Manifest, c.Scheme)) > 0
 	files := []string{pluginFile}
 	if el < 8 {
 		files = []string{addedFile, removedFile}

@@ -80,7 +80,7 @@ expand() {
 
 # place FILE prints a file of /boot as the boot loader sees it, and nothing if it is not there.
 place() {
-    for file in "$1" "${1#/boot}"; do
+    for file in "$1" "${1#"$boot"}"; do
         case $file in
         /*)
             if [ -f "$boot$file" ]; then
@@ -142,7 +142,7 @@ add() {
         printf '  APPEND %s\n' "$5"
     } >>"$work/extlinux"
     {
-        printf "menuentry '%s' --id '%s' {\n  %s %s%s\n" "$title" "$1" "$linux" "$kernel" "$(words "$5")"
+        printf "menuentry '%s' --class gnu-linux --unrestricted --id '%s' {\n  %s %s%s\n" "$title" "$1" "$linux" "$kernel" "$(words "$5")"
         [ -z "$initrds" ] || printf '  initrd%s %s\n' "${linux#linux}" "$initrds"
         printf '}\n'
     } >>"$work/grub"
