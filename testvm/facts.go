@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 )
 
 // Facts are what an installed machine says about itself.
@@ -145,14 +146,11 @@ func (f Facts) Problems(m *image.Manifest, fw Firmware) []string {
 	if f.Packages == 0 {
 		bad("rpm knows no package")
 	}
-	for _, part := range m.FixedLayout.Partitions {
-		if part.Mount == "" {
-			continue
-		}
-		if mnt, ok := f.mounted(part.Mount); !ok {
-			bad("%s is not mounted", part.Mount)
-		} else if mnt.FSType != part.FS {
-			bad("%s is %s and not %s", part.Mount, mnt.FSType, part.FS)
+	for mount, fs := range mounts(m.Layout, fw) {
+		if mnt, ok := f.mounted(mount); !ok {
+			bad("%s is not mounted", mount)
+		} else if mnt.FSType != fs {
+			bad("%s is %s and not %s", mount, mnt.FSType, fs)
 		}
 	}
 	if len(f.Addresses) == 0 {
@@ -162,6 +160,31 @@ func (f Facts) Problems(m *image.Manifest, fw Firmware) []string {
 		bad("rpm -Va finds %s", c)
 	}
 	return p
+}
+
+// mounts are the file systems by mount point that a layout declares for a machine with this firmware.
+func mounts(l layout.Layout, fw Firmware) map[string]string {
+	l = l.Expand(layout.Firmware(fw))
+	all := map[string]string{}
+	add := func(c layout.Content) {
+		if c.Mount != "" {
+			all[c.Mount] = c.FS
+		}
+	}
+	for _, d := range l.Disks {
+		for _, p := range d.Partitions {
+			add(p.Content)
+		}
+	}
+	for _, a := range l.Arrays {
+		add(a.Content)
+	}
+	for _, g := range l.Groups {
+		for _, v := range g.Volumes {
+			add(v.Content)
+		}
+	}
+	return all
 }
 
 func (f Facts) mounted(target string) (Mount, bool) {

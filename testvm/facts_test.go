@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 )
 
 func goodFacts() Facts {
@@ -28,7 +29,7 @@ func goodFacts() Facts {
 
 func testManifest() *image.Manifest {
 	return &image.Manifest{Distro: image.Distro{ID: "centos"}, KernelRelease: "5.14.0-1.el9.x86_64", KernelArgs: []string{"console=ttyS0,115200n8"},
-		FixedLayout: image.Layout{Partitions: []image.Partition{{Name: "biosboot"}, {Name: "boot", FS: "ext4", Mount: "/boot"}, {Name: "root", FS: "xfs", Mount: "/"}}}}
+		Layout: layout.Layout{Disks: []layout.Disk{{Partitions: []layout.Partition{{Role: layout.RoleBIOSBoot}, {Content: layout.Content{FS: "ext4", Mount: "/boot"}}, {Content: layout.Content{FS: "xfs", Mount: "/"}}}}}}}
 }
 
 func TestProblemsOfAnInstalledSystem(t *testing.T) {

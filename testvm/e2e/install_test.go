@@ -50,15 +50,24 @@ func scenario(t *testing.T, name string, disks ...testvm.Disk) testvm.Scenario {
 // mustBeGood asks for everything that an installed system is to be.
 func mustBeGood(t *testing.T, s testvm.Scenario, f testvm.Facts) {
 	t.Helper()
+	mustBeAs(t, s, f, shared.manifest)
+}
+
+func mustBeAs(t *testing.T, s testvm.Scenario, f testvm.Facts, m *image.Manifest) {
+	t.Helper()
 	var table strings.Builder
 	if err := f.WriteTable(&table); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("facts:\n%s", &table)
-	for _, p := range f.Problems(shared.manifest, cmp.Or(s.Firmware, testvm.BIOS)) {
+	for _, p := range f.Problems(m, cmp.Or(s.Firmware, testvm.BIOS)) {
 		t.Error(p)
 	}
-	if want := "TESTVM-" + strings.ToUpper(s.Name); f.Serial != want {
+	want := "TESTVM-" + strings.ToUpper(s.Name)
+	if s.SMBIOS.Serial != "" {
+		want = s.SMBIOS.Serial
+	}
+	if f.Serial != want {
 		t.Errorf("serial number %q, want %q", f.Serial, want)
 	}
 }
