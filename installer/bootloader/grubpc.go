@@ -208,6 +208,13 @@ func copyModules(t Target) error {
 		case ".mod":
 			n++
 		case ".lst":
+			// Some lists are empty, as fdt.lst, which is for other machines.
+			if st, err := e.Info(); err != nil || st.Size() == 0 {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 		default:
 			continue
 		}
