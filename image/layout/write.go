@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
 // Write says what a scheme makes of the disks, for people: each disk's partitions with their places and sizes, then what lies on them. Lines are
-// at most 80 columns wide as long as names are not longer than they have to be.
+// at most 80 columns wide unless names and options are long.
 func (s *Scheme) Write(w io.Writer) error {
 	var b bytes.Buffer
 	for i, d := range slices.Concat(s.Disks, s.DataFirstBoot) {
@@ -43,7 +44,7 @@ func (s *Scheme) boots() string {
 	}
 	on := " from " + joinAnd(from)
 	if len(from) > 1 {
-		on = " from each of " + joinAnd(from) + " alone"
+		on += ", each alone"
 	}
 	switch s.Firmware {
 	case BIOS:
@@ -51,7 +52,7 @@ func (s *Scheme) boots() string {
 	case UEFI:
 		return "UEFI with GRUB" + on
 	}
-	return bios + ", or by UEFI with GRUB," + on
+	return bios + " or UEFI with GRUB" + on
 }
 
 func (s *Scheme) writeDisk(b *bytes.Buffer, d SchemeDisk, later bool) {
@@ -75,7 +76,7 @@ func (s *Scheme) writeDisk(b *bytes.Buffer, d SchemeDisk, later bool) {
 	at := all.start
 	gap := func(to int64) {
 		if to-at >= align {
-			rows = append(rows, []string{"-", FormatBytes(at), FormatBytes(to - at), "", "nothing"})
+			rows = append(rows, []string{"-", inMiB(at), FormatBytes(to - at), "", "nothing"})
 		}
 	}
 	for _, p := range parts {
@@ -87,11 +88,19 @@ func (s *Scheme) writeDisk(b *bytes.Buffer, d SchemeDisk, later bool) {
 		case RoleBIOSBoot:
 			holds = "GRUB's core"
 		}
-		rows = append(rows, []string{fmt.Sprint(p.Number), FormatBytes(p.Start), FormatBytes(p.Size), p.Name, holds})
+		rows = append(rows, []string{strconv.Itoa(p.Number), inMiB(p.Start), FormatBytes(p.Size), p.Name, holds})
 		at = p.Start + p.Size
 	}
 	gap(all.end)
 	writeRows(b, rows)
+}
+
+// inMiB is a place on a disk: exact, where it is a whole MiB as ours are.
+func inMiB(n int64) string {
+	if n%mib != 0 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	return strconv.FormatInt(n/mib, 10) + " MiB"
 }
 
 // sectors are a disk's sectors for people: 512, 512e or 4Kn.
@@ -134,11 +143,14 @@ func (s *Scheme) holds(c Content, kept *Existing, later bool) string {
 }
 
 func (s *Scheme) writeArray(b *bytes.Buffer, a SchemeArray) {
-	fmt.Fprintf(b, "\narray %s: RAID %d of %s, metadata %s, %s", a.Name, a.Level, s.devices(a.Members), a.Metadata, FormatBytes(a.Size))
-	if a.Spares > 0 {
-		fmt.Fprintf(b, ", the last %d as spares", a.Spares)
+	fmt.Fprintf(b, "\narray %s: %s, RAID %d, metadata %s", a.Name, FormatBytes(a.Size), a.Level, a.Metadata)
+	switch {
+	case a.Spares == 1:
+		b.WriteString(", the last member is a spare")
+	case a.Spares > 1:
+		fmt.Fprintf(b, ", the last %d members are spares", a.Spares)
 	}
-	fmt.Fprintf(b, "\n  %s\n", s.holds(a.Content, a.Kept, false))
+	fmt.Fprintf(b, "\n  on %s\n  %s\n", s.devices(a.Members), s.holds(a.Content, a.Kept, false))
 }
 
 func (s *Scheme) writeGroup(b *bytes.Buffer, g SchemeGroup) {
@@ -146,7 +158,7 @@ func (s *Scheme) writeGroup(b *bytes.Buffer, g SchemeGroup) {
 	if g.Kept {
 		kept = ", kept"
 	}
-	fmt.Fprintf(b, "\nvolume group %s: %s on %s, extents of %s%s\n", g.Name, FormatBytes(g.Size), s.devices(g.Physical), FormatBytes(g.Extent), kept)
+	fmt.Fprintf(b, "\nvolume group %s: %s, extents of %s%s\n  on %s\n", g.Name, FormatBytes(g.Size), FormatBytes(g.Extent), kept, s.devices(g.Physical))
 	rows := [][]string{{"", "size", "name", "holds"}}
 	left, spare := g.Size, int64(0)
 	for _, v := range g.Volumes {
@@ -187,7 +199,10 @@ func (s *Scheme) devices(list []Device) string {
 	return joinAnd(out)
 }
 
-// writeRows aligns columns: sizes and places to the right, texts to the left.
+// columns is how wide the console of a machine is.
+const columns = 80
+
+// writeRows aligns columns: sizes and places to the right, texts to the left. What is too wide goes on below.
 func writeRows(b *bytes.Buffer, rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
@@ -195,15 +210,34 @@ func writeRows(b *bytes.Buffer, rows [][]string) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 		}
 	}
+	indent := 2 * len(widths)
+	for _, w := range widths[:len(widths)-1] {
+		indent += w
+	}
 	for _, r := range rows {
 		var line strings.Builder
-		for i, c := range r {
+		for i, c := range r[:len(r)-1] {
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c))
 			if i < len(r)-2 {
 				line.WriteString("  " + pad + c)
 			} else {
 				line.WriteString("  " + c + pad)
 			}
+		}
+		line.WriteString("  ")
+		used := indent
+		for k, word := range strings.Split(r[len(r)-1], " ") {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case k > 0 && used+1+n > columns:
+				line.WriteString("\n" + strings.Repeat(" ", indent))
+				used = indent
+			case k > 0:
+				line.WriteString(" ")
+				used++
+			}
+			line.WriteString(word)
+			used += n
 		}
 		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
