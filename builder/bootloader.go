@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,23 +15,62 @@ import (
 	"imgbuild/profiles"
 )
 
-// bootLoaders finds what boot loaders the image carries: GRUB in the vendor's directory of the ESP's files, and the
-// modules that extlinux needs beside it.
+// bootLoaders finds what boot loaders the image carries: GRUB in the vendor's directory of the ESP's files, the modules that
+// extlinux needs beside it, and GRUB's for BIOS. It is an error if none of them starts what the layout says.
 func bootLoaders(t *tree.Tree, p *profiles.Profile, name string) (image.BootLoader, error) {
 	var l image.BootLoader
 	var err error
 	if l.GRUB, err = grub(t, p, name); err != nil {
 		return l, err
 	}
-	if p.Arch == "x86_64" {
+	n := needsOf(p)
+	if slices.Contains(n.tools, toolExtlinux) {
 		if l.Extlinux, err = extlinux(t); err != nil {
 			return l, err
 		}
 	}
-	if l.GRUB == nil && l.Extlinux == nil {
-		return l, errors.New("find the image's boot loaders: there is neither a GRUB below /boot/efi/EFI nor extlinux; add grub2-efi-x64 and shim-x64, or syslinux-extlinux")
+	if slices.Contains(n.tools, toolGRUB) {
+		l.GRUBPC = grubPC(t)
 	}
-	return l, nil
+	return l, missingLoaders(l, p, n)
+}
+
+// missingLoaders says which loaders the layout needs and the image does not have. A layout for either firmware does with one.
+func missingLoaders(l image.BootLoader, p *profiles.Profile, n layoutNeeds) error {
+	const uefi, grubPC, extlinux = "grub2-efi-x64 and shim-x64", "grub2-pc, grub2-pc-modules and grub2-tools", "syslinux-extlinux"
+	fw := p.Layout.Firmware
+	var errs []error
+	lacks := func(what, add string) { errs = append(errs, fmt.Errorf("find the image's boot loaders: there is no %s; add %s", what, add)) }
+	switch {
+	case l.GRUB == nil && l.Extlinux == nil && l.GRUBPC == nil:
+		lacks("GRUB below "+espFiles+", no GRUB for BIOS and no extlinux", uefi+", or "+extlinux)
+		return errors.Join(errs...)
+	case l.GRUB == nil && fw.HasUEFI():
+		lacks("GRUB below "+espFiles, uefi)
+	}
+	switch {
+	case n.extlinux && l.Extlinux == nil:
+		lacks("extlinux, in the image or on this host", extlinux)
+	case n.grub && l.GRUBPC == nil:
+		lacks("GRUB for BIOS with its grub2-mkimage", grubPC)
+	case fw.HasBIOS() && l.Extlinux == nil && l.GRUBPC == nil:
+		lacks("boot loader for BIOS", extlinux+", or "+grubPC)
+	}
+	return errors.Join(errs...)
+}
+
+// grubPC finds GRUB for BIOS; nil if anything is missing that its core is made of.
+func grubPC(t *tree.Tree) *image.GRUBPC {
+	const dir = "/usr/lib/grub/i386-pc"
+	for _, f := range []string{"boot.img", "diskboot.img", "kernel.img", "lzma_decompress.img", "moddep.lst", "biosdisk.mod"} {
+		if !t.Exists(path.Join(dir, f)) {
+			return nil
+		}
+	}
+	if t.First(sbin(toolGRUB)...) == "" {
+		return nil
+	}
+	return &image.GRUBPC{ModuleDir: dir, BootImage: path.Join(dir, "boot.img"), BLS: t.Exists(path.Join(dir, "blscfg.mod"))}
 }
 
 const espFiles = "/boot/efi/EFI"
@@ -59,6 +99,10 @@ func grub(t *tree.Tree, p *profiles.Profile, name string) (*image.GRUB, error) {
 		return nil, fmt.Errorf("find the image's GRUB: %s has more than one: %s; install one distribution's", espFiles, strings.Join(vendors, ", "))
 	}
 	dir := path.Join(espFiles, vendors[0])
+	loader, err := t.ReadFile(path.Join(dir, "grub"+arch+".efi"))
+	if err != nil {
+		return nil, fmt.Errorf("find the image's GRUB: %w", err)
+	}
 	return &image.GRUB{
 		Shim:       t.First(path.Join(dir, "shim"+arch+".efi")),
 		Loader:     path.Join(dir, "grub"+arch+".efi"),
@@ -67,6 +111,7 @@ func grub(t *tree.Tree, p *profiles.Profile, name string) (*image.GRUB, error) {
 		ConfigDir:  path.Join("EFI", vendors[0]),
 		Label:      name,
 		LinuxEFI:   p.Distro.Major == 7 && arch == "x64",
+		BLS:        bytes.Contains(loader, []byte("blscfg")), // the name of a module that is built in
 	}, nil
 }
 
@@ -75,8 +120,8 @@ func hostSyslinux() []string {
 	return []string{"/usr/lib/syslinux/modules/bios", "/usr/share/syslinux"}
 }
 
-// extlinux lists the modules that go beside ldlinux.sys. An image without syslinux (EL10) gets those of the build host,
-// which are the ones that belong to the build host's extlinux in the initramfs.
+// extlinux lists the modules that go beside ldlinux.sys. An image without syslinux (EL10, where a layout asks for extlinux)
+// gets those of the build host, which are the ones that belong to the build host's extlinux in the initramfs.
 func extlinux(t *tree.Tree) (*image.Extlinux, error) {
 	const dir = "/usr/share/syslinux"
 	needed := []string{"ldlinux.c32", "libutil.c32", "menu.c32"}

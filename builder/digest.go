@@ -219,5 +219,5 @@ func (p *Plan) kernelDigest(tree string) (string, error) {
 		return "", err
 	}
 	pr := p.options.Profile
-	return digest("kernel", treeVersion, tree, sources, pr.Files, pr.Scripts, pr.Kernel, pr.Root, pr.System.Keyboard, pr.System.Locale, pr.System.Sysctl)
+	return digest("kernel", treeVersion, tree, sources, pr.Files, pr.Scripts, pr.Kernel, needsOf(pr).dracutModules(), pr.Root, pr.System.Keyboard, pr.System.Locale, pr.System.Sysctl)
 }

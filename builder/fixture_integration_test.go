@@ -139,7 +139,7 @@ func testOptions(t *testing.T, repo, keyFile string, install ...string) Options 
 		Pack:         profiles.Pack{Level: "fast", Compressor: "zstd", CompressionLevel: 3, BlockSize: "128KiB"},
 		System:       profiles.System{SELinux: "disabled"},
 	}
-	p.Packages.Exclude = []string{"dracut", "dosfstools", "e2fsprogs", "grub2-efi-x64", "shim-x64", "syslinux-extlinux"}
+	p.Packages.Exclude = []string{"dracut", "dosfstools", "e2fsprogs", "grub2-efi-x64", "shim-x64", "syslinux-extlinux", "grub2-pc*", "grub2-tools"}
 	dir := t.TempDir()
 	return Options{
 		Profile: p, Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"), KeyFile: filepath.Join(dir, "key"),

@@ -60,6 +60,9 @@ func NewPlan(o Options) (*Plan, error) {
 	if len(repos) == 0 {
 		return nil, fmt.Errorf("plan the build of %s: none of its repositories is enabled", p.Name)
 	}
+	if err := checkExcluded(p); err != nil {
+		return nil, fmt.Errorf("plan the build of %s: %w", p.Name, err)
+	}
 	plan := &Plan{options: o, Added: addedPackages(p)}
 	packages := p.Packages
 	packages.Install = append(slices.Clone(packages.Install), plan.Added...)
@@ -68,24 +71,12 @@ func NewPlan(o Options) (*Plan, error) {
 	return plan, nil
 }
 
-// addedPackages are what the stages and the default layout need: a kernel, dracut, file systems' tools and boot loaders.
+// addedPackages are what the stages and the layout need: a kernel, dracut, tools of file systems and volumes, boot loaders.
 // What the profile excludes stays out.
 func addedPackages(p *profiles.Profile) []string {
-	need := []string{p.Kernel.Package, "dracut", "dosfstools", "e2fsprogs"}
-	if p.Layout.Filesystem == "xfs" {
-		need = append(need, "xfsprogs")
-	}
-	switch p.Arch {
-	case "x86_64":
-		need = append(need, "grub2-efi-x64", "shim-x64")
-		if p.Distro.Major <= 9 {
-			need = append(need, "syslinux-extlinux") // EL10 has none; the build host's is used
-		}
-	case "aarch64":
-		need = append(need, "grub2-efi-aa64", "shim-aa64")
-	}
+	need := append([]string{p.Kernel.Package, "dracut"}, needsOf(p).packages...)
 	return slices.DeleteFunc(need, func(n string) bool {
-		return n == "" || slices.Contains(p.Packages.Install, n) || slices.Contains(p.Packages.Exclude, n)
+		return n == "" || slices.Contains(p.Packages.Install, n) || excludedBy(p, n) >= 0
 	})
 }
 
@@ -242,7 +233,7 @@ func initramfsLines(p *profiles.Profile) []string {
 	for _, t := range initramfsTools(p) {
 		tools = append(tools, t.Name)
 	}
-	return append(out, "tools "+strings.Join(tools, " "))
+	return append(out, "tools "+strings.Join(tools, " "), "layout: "+layoutLine(p.Layout))
 }
 
 // String is the plan as people read it.

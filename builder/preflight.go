@@ -50,7 +50,7 @@ func needs(p *profiles.Profile) []need {
 		{"mksquashfs", []string{"-version"}, "4.4", "squashfs-tools", "squashfs-tools", "packs the root file system"},
 		{"cp", nil, "", "coreutils", "coreutils", "copies trees where there are no overlays"},
 	}
-	if p.Arch == "x86_64" && p.Distro.Major >= 10 {
+	if slices.Contains(needsOf(p).tools, toolExtlinux) && p.Distro.Major >= 10 {
 		out = append(out, need{"extlinux", nil, "", "extlinux", "syslinux-extlinux", "starts BIOS machines, and EL10 has none of its own"})
 	}
 	return out

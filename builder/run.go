@@ -17,6 +17,7 @@ import (
 	"imgbuild/builder/tool"
 	"imgbuild/builder/tree"
 	"imgbuild/image"
+	"imgbuild/initramfs"
 )
 
 // build is one run of a plan.
@@ -42,6 +43,7 @@ type build struct {
 	release  string // of the kernel
 	distro   image.Distro
 	loaders  image.BootLoader
+	tools    []initramfs.Tool // of the mini initramfs
 	unpacked int64 // bytes
 	mounts   *sandbox.Mounts
 	files    map[string]image.File

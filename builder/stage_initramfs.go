@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"imgbuild/builder/progress"
 	"imgbuild/image"
@@ -18,19 +19,12 @@ func sbin(name string) []string {
 	return []string{"/usr/sbin/" + name, "/sbin/" + name, "/usr/bin/" + name, "/bin/" + name}
 }
 
-// initramfsTools are the programs that the installer runs for the profile's layout, and, if wanted, a rescue shell's.
+// initramfsTools are the programs that the installer runs for the profile's layouts, and, if wanted, a rescue shell's.
 func initramfsTools(p *profiles.Profile) []initramfs.Tool {
-	names := []string{"mkfs.ext4", "mkfs.vfat"}
-	if p.Layout.Filesystem != "ext4" {
-		names = append(names, "mkfs."+p.Layout.Filesystem)
-	}
 	var tools []initramfs.Tool
-	for _, n := range names {
-		tools = append(tools, initramfs.Tool{Name: n, Candidates: sbin(n)})
-	}
-	if p.Arch == "x86_64" {
-		// EL10 has no extlinux; the build host's makes the same ldlinux.sys.
-		tools = append(tools, initramfs.Tool{Name: "extlinux", Candidates: sbin("extlinux"), FallbackToHost: true})
+	for _, n := range needsOf(p).tools {
+		// EL10 has no extlinux; the build host's makes the same ldlinux.sys. Every other tool has to fit the image.
+		tools = append(tools, initramfs.Tool{Name: n, Candidates: sbin(n), FallbackToHost: n == toolExtlinux})
 	}
 	if s := p.Initramfs.Shell; s != nil && *s {
 		for _, n := range []string{"bash", "ls", "cat", "mount", "umount", "dmesg", "lsblk", "ip", "less", "grep"} {
@@ -41,8 +35,8 @@ func initramfsTools(p *profiles.Profile) []initramfs.Tool {
 }
 
 // initramfsFiles are further files of the installer's.
-func initramfsFiles(p *profiles.Profile) []initramfs.File {
-	if p.Arch != "x86_64" {
+func initramfsFiles(l image.BootLoader) []initramfs.File {
+	if l.Extlinux == nil {
 		return nil
 	}
 	const name = "/usr/share/syslinux/gptmbr.bin"
@@ -51,6 +45,27 @@ func initramfsFiles(p *profiles.Profile) []initramfs.File {
 		Candidates:     []string{name, "/usr/lib/syslinux/mbr/gptmbr.bin", "/usr/lib/EXTLINUX/gptmbr.bin", "/usr/lib/syslinux/gptmbr.bin"},
 		FallbackToHost: true,
 	}}
+}
+
+// chooseTools leaves the tool of a BIOS boot loader out that the image does not have, where the other will do.
+func (b *build) chooseTools() {
+	has := map[string]bool{toolExtlinux: b.loaders.Extlinux != nil, toolGRUB: b.loaders.GRUBPC != nil}
+	b.tools = slices.DeleteFunc(initramfsTools(b.o.Profile), func(t initramfs.Tool) bool {
+		there, loader := has[t.Name]
+		return loader && !there
+	})
+}
+
+// toolNames are those of the initramfs's tools that layouts need.
+func (b *build) toolNames() []string {
+	var names []string
+	for _, t := range b.tools {
+		if slices.Contains(needsOf(b.o.Profile).tools, t.Name) {
+			names = append(names, t.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // initramfs assembles the mini initramfs.
@@ -64,10 +79,11 @@ func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	b.chooseTools()
 	o := initramfs.Options{
 		Root: b.root, KernelRelease: b.release, Installer: installer, PublicKey: public,
-		Network: p.Initramfs.Network, Storage: p.Initramfs.Storage, ExtraModules: p.Initramfs.Modules, Firmware: p.Initramfs.Firmware,
-		Tools: initramfsTools(p), Files: initramfsFiles(p), Small: p.Pack.Level == "release", SourceDate: b.date,
+		Network: p.Initramfs.Network, Storage: p.Initramfs.Storage, ExtraModules: unique(append(needsOf(p).modules, p.Initramfs.Modules...)), Firmware: p.Initramfs.Firmware,
+		Tools: b.tools, Files: initramfsFiles(b.loaders), Small: p.Pack.Level == "release", SourceDate: b.date,
 	}
 	if c := p.Initramfs.Compression; c != "auto" {
 		o.Compression = c

@@ -173,6 +173,9 @@ func (b *build) dracut(ctx context.Context) error {
 	if b.o.Profile.Distro.Major >= 8 {
 		argv = append(argv, "--reproducible", "--no-hostonly-cmdline")
 	}
+	if add := needsOf(b.o.Profile).dracutModules(); len(add) > 0 {
+		argv = append(argv, "--add", strings.Join(add, " "))
+	}
 	argv = append(argv, dracutCompression(b.tree, b.release, b.o.Profile.Distro.Major))
 	argv = append(argv, initramfsPath(b.release), b.release)
 	c := b.chroot(argv...)

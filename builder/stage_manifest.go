@@ -145,7 +145,7 @@ func (b *build) newManifest(lock []byte) (*image.Manifest, error) {
 		Schema: image.Schema, Name: p.Name, Version: p.Version, Arch: p.Arch, Distro: b.distro,
 		KernelRelease: b.release, KernelArgs: configure.Arguments(p), LockDigest: fmt.Sprintf("%x", sha256.Sum256(lock)),
 		SELinux: p.System.SELinux, NetworkFormat: image.NetworkFormat(p.System.Network), Created: b.date.Unix(),
-		Layout: p.Layout, FixedLayout: fixed, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
+		Layout: p.LayoutFor(), Tools: b.toolNames(), FixedLayout: fixed, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
 	}, nil
 }
 

@@ -156,8 +156,7 @@ type GRUB struct {
 	BLS bool `json:"bls,omitempty"`
 }
 
-// GRUBPC is GRUB for BIOS. Paths are absolute in the root file system; what the installer needs of ModuleDir, and boot.img,
-// lies at the same paths in the initramfs, beside grub2-mkimage, which is there under this name whatever the image calls it.
+// GRUBPC is GRUB for BIOS. Paths are absolute in the root file system. Its grub2-mkimage travels in the initramfs.
 type GRUBPC struct {
 	// ModuleDir has the modules for i386-pc, kernel.img and diskboot.img.
 	ModuleDir string `json:"moduleDir"`
@@ -267,6 +266,9 @@ func (m *Manifest) Validate() error {
 	}
 	if m.UnpackedBytes <= 0 {
 		bad("unpacked size %d is not positive", m.UnpackedBytes)
+	}
+	if err := m.Layout.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("manifest: %w", err))
 	}
 	if len(m.FixedLayout.Partitions) > 0 {
 		if err := m.FixedLayout.Validate(); err != nil {
