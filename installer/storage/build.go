@@ -13,6 +13,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/installer/disk/mbr"
 	"imgbuild/installer/disk/teardown"
+	"imgbuild/installer/tool"
 )
 
 // held is a device of the scheme that may hold something.
@@ -83,8 +84,27 @@ func (m *Made) teardown(ctx context.Context) error {
 	return nil
 }
 
-// empty removes what was on a disk.
-func (m *Made) empty(ctx context.Context, w *work) error { return w.wipe(ctx) }
+// empty removes what was on a disk. What a device does with discarded blocks is its own affair, so the wipe comes last.
+func (m *Made) empty(ctx context.Context, w *work) error {
+	if w.kept == nil {
+		if err := w.erase(ctx); err != nil {
+			return err
+		}
+	}
+	return w.wipe(ctx)
+}
+
+// erase lets the disk empty itself, where the layout asks for that.
+func (w *work) erase(ctx context.Context) error {
+	d, err := w.open()
+	if err != nil {
+		return fmt.Errorf("empty %s: %w", w.Path, err)
+	}
+	if f, ok := d.(*os.File); ok {
+		err = w.discard.Run(ctx, f, nil)
+	}
+	return errors.Join(err, d.Close())
+}
 
 // nodesOf are the device nodes of some devices, as the kernel names them.
 func (m *Made) nodesOf(devices []layout.Device) ([]string, error) {
@@ -150,11 +170,12 @@ func arrayNode(sys, name, member string) error {
 	return nil
 }
 
-func (m *Made) stopArray(ctx context.Context, name string) error {
+// stopArray ends an array. One that was never made is none.
+func stopArray(ctx context.Context, run tool.Runner, name string) error {
 	if _, err := os.Stat(mdNode(name)); errors.Is(err, fs.ErrNotExist) {
-		return nil // it was never made
+		return nil
 	}
-	if err := m.sys.Run.Run(ctx, noUdev(), stopArray(name)...); err != nil {
+	if err := run.Run(ctx, noUdev(), endArray(name)...); err != nil {
 		return fmt.Errorf("stop array %s: %w", name, err)
 	}
 	if err := os.Remove(mdNode(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -48,7 +48,7 @@ func (m *Made) group(ctx context.Context, g layout.SchemeGroup) error {
 		if v.Pool {
 			continue
 		}
-		node := "/dev/" + g.Name + "/" + v.Name
+		node := volumeNode(g.Name, v.Name)
 		if _, err := os.Stat(node); err != nil {
 			return fmt.Errorf("find volume %s of group %s: %w", v.Name, g.Name, err)
 		}
@@ -56,6 +56,8 @@ func (m *Made) group(ctx context.Context, g layout.SchemeGroup) error {
 	}
 	return nil
 }
+
+func volumeNode(group, name string) string { return "/dev/" + group + "/" + name }
 
 func (m *Made) createGroup(ctx context.Context, l lvm, g layout.SchemeGroup, nodes []string) error {
 	for _, n := range nodes {
@@ -71,13 +73,9 @@ func (m *Made) createGroup(ctx context.Context, l lvm, g layout.SchemeGroup, nod
 
 // clearGroup removes all volumes that are not kept, those in thin pools before their pools.
 func (m *Made) clearGroup(ctx context.Context, l lvm, g layout.SchemeGroup) error {
-	out, err := m.sys.Run.Read(ctx, lvmEnv(), l.listVolumes()...)
+	have, err := lvmReader{m.sys.Run, l}.volumes(ctx, g.Name)
 	if err != nil {
 		return fmt.Errorf("list volumes of group %s: %w", g.Name, err)
-	}
-	have, err := parseVolumes(out)
-	if err != nil {
-		return err
 	}
 	remove, err := removals(g, have)
 	if err != nil {
@@ -103,7 +101,6 @@ func removals(g layout.SchemeGroup, have []volumeInfo) ([]string, error) {
 	var thin, plain []string
 	for _, v := range have {
 		switch {
-		case v.group != g.Name:
 		case keep[v.name]:
 			there[v.name] = true
 		case v.thin != "":
@@ -144,15 +141,14 @@ func takesRest(v layout.SchemeVolume) bool {
 func (m *Made) createVolume(ctx context.Context, l lvm, g layout.SchemeGroup, v layout.SchemeVolume) error {
 	extents := v.Size / g.Extent
 	if takesRest(v) {
-		out, err := m.sys.Run.Read(ctx, lvmEnv(), l.listGroups()...)
+		info, err := lvmReader{m.sys.Run, l}.group(ctx, g.Name)
 		if err != nil {
 			return err
 		}
-		list, err := parseGroups(out)
-		if err != nil {
-			return err
+		if info == nil {
+			return fmt.Errorf("LVM no longer finds the volume group %s", g.Name)
 		}
-		if extents, err = restExtents(list, g, v); err != nil {
+		if extents, err = restExtents(*info, g, v); err != nil {
 			return err
 		}
 	}
@@ -160,30 +156,37 @@ func (m *Made) createVolume(ctx context.Context, l lvm, g layout.SchemeGroup, v 
 }
 
 // restExtents is how many extents a volume that takes the rest gets: what the group really has left, which metadata of LVM and
-// md make a little less, or more, than the scheme could know; 0 for all of it. A max of the layout holds.
-func restExtents(list []groupInfo, g layout.SchemeGroup, v layout.SchemeVolume) (int64, error) {
-	for _, i := range list {
-		if i.name != g.Name {
-			continue
-		}
-		least := int64(1)
-		if v.Min != "" {
-			n, err := v.Min.Bytes()
-			if err != nil {
-				return 0, err
+// md make a little less, or more, than the scheme could know. A max of the layout holds. A thin pool leaves room for its
+// metadata, and for the spare that LVM makes for the largest of the group.
+func restExtents(i groupInfo, g layout.SchemeGroup, v layout.SchemeVolume) (int64, error) {
+	free := i.free
+	if v.Pool {
+		spare := int64(0)
+		for _, o := range g.Volumes {
+			if o.Pool && o.Name != v.Name {
+				spare = max(spare, o.Metadata)
 			}
-			least = (n + i.extent - 1) / i.extent
 		}
-		if i.free < least {
-			return 0, fmt.Errorf("the group has %d free extents and the volume needs %d", i.free, least)
-		}
-		if v.Max != "" && v.Size/i.extent < i.free {
-			return v.Size / i.extent, nil
-		}
-		return 0, nil
+		free -= upExtents(v.Metadata, i.extent) + upExtents(max(0, v.Metadata-spare), i.extent)
 	}
-	return 0, fmt.Errorf("LVM no longer finds the volume group %s", g.Name)
+	least := int64(1)
+	if v.Min != "" {
+		n, err := v.Min.Bytes()
+		if err != nil {
+			return 0, err
+		}
+		least = upExtents(n, i.extent)
+	}
+	if free < least {
+		return 0, fmt.Errorf("the group has %d free extents of %d bytes and the volume needs %d", max(0, free), i.extent, least)
+	}
+	if v.Max != "" {
+		free = min(free, v.Size/i.extent)
+	}
+	return free, nil
 }
+
+func upExtents(n, extent int64) int64 { return (n + extent - 1) / extent }
 
 func (m *Made) stopGroup(ctx context.Context, name string) error {
 	if err := m.lvm(ctx, m.commands[name].deactivate(name)); err != nil {

@@ -58,16 +58,16 @@ func (l lvm) createGroup(g layout.SchemeGroup, nodes []string) []string {
 	return l.command("vgcreate", append([]string{"-y", "-Z", "y", "-s", strconv.FormatInt(g.Extent, 10) + "b", g.Name}, nodes...)...)
 }
 
-// createVolume makes a logical volume of a number of extents, or of all that are free where extents is 0. Old signatures in it
-// are wiped.
+// createVolume makes a logical volume of a number of extents. Old signatures in it are wiped.
 func (l lvm) createVolume(group string, v layout.SchemeVolume, extents int64) []string {
 	size := []string{"-l", strconv.FormatInt(extents, 10)}
-	if extents == 0 {
-		size = []string{"-l", "100%FREE"}
-	}
 	switch {
 	case v.Pool:
-		return l.command("lvcreate", append([]string{"-y", "--type", "thin-pool", "-n", v.Name}, append(size, group)...)...)
+		argv := []string{"-y", "--type", "thin-pool", "-n", v.Name}
+		if v.Metadata > 0 {
+			argv = append(argv, "--poolmetadatasize", strconv.FormatInt(v.Metadata, 10)+"b")
+		}
+		return l.command("lvcreate", append(argv, append(size, group)...)...)
 	case v.Thin != "":
 		return l.command("lvcreate", "-y", "--type", "thin", "-n", v.Name, "-V", strconv.FormatInt(v.Size, 10)+"b", "--thinpool", v.Thin, group)
 	}
@@ -84,36 +84,40 @@ func (l lvm) deactivate(group string) []string { return l.command("vgchange", "-
 func (l lvm) makeNodes(group string) []string  { return l.command("vgmknodes", group) }
 
 func (l lvm) listGroups() []string {
-	return l.command("vgs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "vg_name,vg_uuid,vg_extent_size,vg_extent_count,vg_free_count,vg_missing_pv_count")
+	return l.command("vgs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "vg_name,vg_extent_size,vg_free_count,vg_missing_pv_count")
 }
 
 func (l lvm) listVolumes() []string {
-	return l.command("lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "vg_name,lv_name,lv_uuid,lv_size,segtype,pool_lv")
+	return l.command("lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "vg_name,lv_name,lv_size,segtype,pool_lv")
 }
 
 func (l lvm) listPhysical() []string {
-	return l.command("pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "pv_name,vg_name,pv_size")
+	return l.command("pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "pv_name,vg_name,pe_start")
+}
+
+func (l lvm) listSegments(group string) []string {
+	return l.command("lvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "lv_name,segtype,seg_start,seg_size,seg_pe_ranges", group)
 }
 
 // groupInfo is a volume group as vgs tells of it. Sizes are in bytes.
 type groupInfo struct {
-	name, uuid            string
-	extent, extents, free int64
-	missing               int64 // physical volumes that are not there
+	name         string
+	extent, free int64 // bytes, extents
+	missing      int64 // physical volumes that are not there
 }
 
 // volumeInfo is a logical volume as lvs tells of it.
 type volumeInfo struct {
-	group, name, uuid string
-	size              int64 // bytes
-	pool              bool  // it is a thin pool
-	thin              string
+	group, name string
+	size        int64  // bytes
+	pool        bool   // it is a thin pool
+	thin        string // the pool that it is in
 }
 
 // physicalInfo is a physical volume as pvs tells of it.
 type physicalInfo struct {
 	node, group string
-	size        int64 // bytes
+	start       int64 // of the first extent, bytes
 }
 
 // reportRows reads what all of LVM's reports look like (lvmreport(7)): rows in which every value is a text.
@@ -150,8 +154,7 @@ func parseGroups(out []byte) ([]groupInfo, error) {
 	var list []groupInfo
 	for _, values := range rows {
 		r := row{values: values}
-		list = append(list, groupInfo{values["vg_name"], values["vg_uuid"], r.number("vg_extent_size"), r.number("vg_extent_count"),
-			r.number("vg_free_count"), r.number("vg_missing_pv_count")})
+		list = append(list, groupInfo{values["vg_name"], r.number("vg_extent_size"), r.number("vg_free_count"), r.number("vg_missing_pv_count")})
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -164,7 +167,7 @@ func parseVolumes(out []byte) ([]volumeInfo, error) {
 	var list []volumeInfo
 	for _, values := range rows {
 		r := row{values: values}
-		v := volumeInfo{group: values["vg_name"], name: values["lv_name"], uuid: values["lv_uuid"], size: r.number("lv_size"),
+		v := volumeInfo{group: values["vg_name"], name: values["lv_name"], size: r.number("lv_size"),
 			pool: values["segtype"] == "thin-pool"}
 		if values["segtype"] == "thin" {
 			v.thin = values["pool_lv"]
@@ -182,7 +185,7 @@ func parsePhysical(out []byte) ([]physicalInfo, error) {
 	var list []physicalInfo
 	for _, values := range rows {
 		r := row{values: values}
-		list = append(list, physicalInfo{values["pv_name"], values["vg_name"], r.number("pv_size")})
+		list = append(list, physicalInfo{values["pv_name"], values["vg_name"], r.number("pe_start")})
 		if r.err != nil {
 			return nil, r.err
 		}

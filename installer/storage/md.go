@@ -58,7 +58,7 @@ func assembleArray(name, id string, readOnly bool, members []string) []string {
 	return append(argv, members...)
 }
 
-func stopArray(name string) []string { return []string{"mdadm", "--stop", mdNode(name)} }
+func endArray(name string) []string { return []string{"mdadm", "--stop", mdNode(name)} }
 
 func examineMember(node string) []string { return []string{"mdadm", "--examine", "--export", node} }
 

@@ -54,6 +54,9 @@ func Make(ctx context.Context, sys System, s *layout.Scheme, ids *IDs, disks map
 	if err := m.teardown(ctx); err != nil {
 		return nil, fmt.Errorf("%w%w", err, ErrUntouched)
 	}
+	if err := m.rehearse(ctx); err != nil {
+		return nil, fmt.Errorf("%w%w", err, ErrUntouched)
+	}
 	if err := m.make(ctx); err != nil {
 		if left := m.Stop(context.WithoutCancel(ctx)); left != nil {
 			return nil, errors.Join(err, left)
@@ -97,7 +100,7 @@ func (m *Made) prepare(disks map[string]disk.Disk) error {
 			errs = append(errs, fmt.Errorf("check tools: %w; rebuild the release", err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, m.planDiscard())...)
 }
 
 // tools are the programs that the scheme needs.
@@ -216,7 +219,7 @@ func (m *Made) Stop(ctx context.Context) error {
 		m.groups = m.groups[:n-1]
 	}
 	for n := len(m.arrays); n > 0; n = len(m.arrays) {
-		if err := m.stopArray(ctx, m.arrays[n-1]); err != nil {
+		if err := stopArray(ctx, m.sys.Run, m.arrays[n-1]); err != nil {
 			return err
 		}
 		m.arrays = m.arrays[:n-1]
@@ -232,4 +235,9 @@ func (m *Made) Stop(ctx context.Context) error {
 
 // Commit makes the disks bootable, after Stop. code is by SchemeDisk.Name. An error leaves nothing bootable, unless it wraps
 // ErrNotUndone.
-func (m *Made) Commit(code map[string]BootCode) error { return commit(m.disks, code) }
+func (m *Made) Commit(code map[string]BootCode) error {
+	if len(m.partitioned) > 0 {
+		return errors.New("write partition tables: the kernel still has partitions of the disks, and may write to them; stop them first")
+	}
+	return commit(m.disks, code)
+}

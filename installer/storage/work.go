@@ -8,6 +8,7 @@ import (
 
 	"imgbuild/image/layout"
 	"imgbuild/installer/disk"
+	"imgbuild/installer/disk/discard"
 	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/disk/mbr"
 	"imgbuild/installer/disk/probe"
@@ -32,6 +33,7 @@ type work struct {
 	kept           []span
 	// primary says that of a present GPT the first copy is whole, and boots that something may start from the disk now.
 	primary, boots bool
+	discard        discard.Plan
 	committed      bool // something of the new table may be on the disk
 }
 
