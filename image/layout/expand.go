@@ -42,6 +42,7 @@ func (l Layout) Expand(fw Firmware) Layout {
 	if !l.explicit() {
 		l.preset()
 	}
+	l.Match = Hints{}
 	l.Preset, l.Filesystem, l.BootSize, l.ESPSize, l.SwapSize, l.RootMin, l.MountOptions = "", "", "", "", "", "", ""
 	for i := range l.Disks {
 		l.Disks[i].fill(i, l.Table)

@@ -16,6 +16,8 @@ type Layout struct {
 	// /var/tmp, /var/crash, /opt, /tmp and /home on volumes of their own; mirror is lvm on two disks as RAID 1, either of
 	// which boots alone. Default: simple, where nothing else is declared.
 	Preset Preset `json:"preset,omitempty" yaml:"preset,omitempty" check:"layout-preset" default:"simple"`
+	// Match says which disks the preset takes. Without it, they are the only ones that may be taken.
+	Match Hints `json:"match,omitzero" yaml:"match,omitempty"`
 	// Filesystem is what the preset's file systems are. /boot is always ext4 where extlinux reads it.
 	Filesystem string `json:"filesystem,omitempty" yaml:"filesystem,omitempty" check:"filesystem" default:"xfs"`
 	// BootSize is the size of the preset's /boot.
@@ -121,7 +123,7 @@ type Disk struct {
 	// Name is what the layout calls the disk; it has to be unlike all others. Default: disk1, disk2, … in their order.
 	Name string `json:"name,omitempty" yaml:"name,omitempty" check:"layout-name"`
 	// Match says which disk it is. Without it, it is the only one that may be taken.
-	Match Hints `json:"match,omitempty" yaml:"match,omitempty"`
+	Match Hints `json:"match,omitzero" yaml:"match,omitempty"`
 	// Table is the disk's partition table. Default: the layout's.
 	Table Table `json:"table,omitempty" yaml:"table,omitempty" check:"layout-table"`
 	// Partitions lie on the disk in this order.
@@ -250,7 +252,7 @@ type Volume struct {
 // Data is what becomes of all remaining disks: one file system on each, mounted at /data1, /data2, … in a stable order.
 type Data struct {
 	// Match says which of the remaining disks are taken. Default: all that may be taken without being named.
-	Match Hints `json:"match,omitempty" yaml:"match,omitempty"`
+	Match Hints `json:"match,omitzero" yaml:"match,omitempty"`
 	// Mount is the mount point without its number. Default: /data.
 	Mount string `json:"mount,omitempty" yaml:"mount,omitempty" check:"absolute"`
 	// FS is the file systems' kind. Default: xfs.

@@ -30,6 +30,9 @@ func (l *Layout) preset() {
 		}
 		l.Disks = []Disk{{Partitions: append(parts, Partition{Name: "root", Extent: Extent{Size: Rest, Min: l.RootMin}, Content: l.root()})}}
 	}
+	for i := range l.Disks {
+		l.Disks[i].Match = l.Match
+	}
 }
 
 // biosBoot is GRUB's partition on disks that may start by BIOS and GRUB.

@@ -153,8 +153,12 @@ func (l Layout) presetProblems(p *problems) {
 		}
 	}
 	checkOptions(p, keys("mount_options"), l.MountOptions)
+	l.Match.problems(func(key, format string, a ...any) { p.add(keys("match", key), format, a...) })
 	if !l.explicit() {
 		return
+	}
+	if !l.Match.equal(Hints{}) {
+		p.add(keys("match"), "is for presets, and here disks are declared one by one; say it there")
 	}
 	if l.Preset != "" {
 		p.add(keys("preset"), "%s stands for disks, raid and volume_groups of its own; take it out, or them", l.Preset)

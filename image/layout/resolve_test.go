@@ -177,7 +177,7 @@ func TestWhatDisksCannotHoldIsRefused(t *testing.T) {
 		"a small disk":          {Layout{}, UEFI, func(in *Input) { in.Disks[0].Size = 3 * gib }, true, "/dev/sda is too small for disk1: it has 3 GiB, and its partitions need 3.5 GiB"},
 		"an empty disk":         {Layout{}, UEFI, func(in *Input) { in.Disks[0].Size = 0 }, true, "is too small"},
 		"a small volume group":  {Layout{Preset: Server}, BIOS, func(in *Input) { in.Disks[0].Size = 5 * gib }, true, "volume group system has 4 GiB on /dev/sda (5 GiB), and its volumes need"},
-		"a small data disk":     {Layout{Data: &Data{}}, UEFI, func(in *Input) { in.Data = []Candidate{ssd("sdb", 100 * mib)} }, true, "/dev/sdb is too small for a data disk"},
+		"a small data disk":     {Layout{Data: &Data{}}, UEFI, func(in *Input) { in.Data = []Candidate{ssd("sdb", 100*mib)} }, true, "/dev/sdb is too small for a data disk"},
 		"a small fixed root":    {edited(good, func(l *Layout) { root(l).Size = "1GiB" }), UEFI, nil, false, `partition "root" of disk1 has 1GiB and needs at least 2 GiB, what the image's files need; change its size`},
 		"a small max of root":   {edited(good, func(l *Layout) { root(l).Max = "1GiB" }), UEFI, nil, false, "has at most 1GiB and needs at least 2 GiB"},
 		"a small ESP on 4Kn":    {Layout{ESPSize: "128MiB"}, UEFI, func(in *Input) { in.Disks[0].Sector = 4096 }, false, `partition "esp" of disk1 has 128MiB and needs at least 264 MiB`},
@@ -315,8 +315,8 @@ func TestNeeds(t *testing.T) {
 		fw                       Firmware
 		tools, modules, packages string
 	}{
-		"simple on UEFI": {Layout{}, UEFI, "mkfs.xfs mkfs.ext4 mkfs.vfat", "xfs ext4 vfat nls_cp437 nls_iso8859-1 nls_ascii nls_utf8", "xfsprogs e2fsprogs dosfstools"},
-		"simple on BIOS": {Layout{}, BIOS, "mkfs.xfs mkfs.ext4 extlinux grub2-mkimage", "xfs ext4", "xfsprogs e2fsprogs"},
+		"simple on UEFI":    {Layout{}, UEFI, "mkfs.xfs mkfs.ext4 mkfs.vfat", "xfs ext4 vfat nls_cp437 nls_iso8859-1 nls_ascii nls_utf8", "xfsprogs e2fsprogs dosfstools"},
+		"simple on BIOS":    {Layout{}, BIOS, "mkfs.xfs mkfs.ext4 extlinux grub2-mkimage", "xfs ext4", "xfsprogs e2fsprogs"},
 		"lvm with extlinux": {Layout{Preset: LVM, BIOSLoader: Extlinux, SwapSize: "1GiB", Filesystem: "ext4"}, BIOS, "mkfs.ext4 mkswap lvm extlinux", "ext4 dm-mod", "e2fsprogs util-linux lvm2"},
 		"thin on a mirror": {goodLVM(), Auto, "mkfs.xfs mkfs.ext4 mkfs.vfat lvm mdadm extlinux grub2-mkimage",
 			"xfs ext4 vfat nls_cp437 nls_iso8859-1 nls_ascii nls_utf8 dm-mod dm-thin-pool raid1", "xfsprogs e2fsprogs dosfstools lvm2 device-mapper-persistent-data mdadm"},
