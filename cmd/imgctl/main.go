@@ -80,6 +80,7 @@ func (a *app) root() *cobra.Command {
 Where serial numbers are given, several may be, and - reads them from standard input, one a line.
 Exit codes: 0 all done, 1 failed, 2 the command or a file is wrong and nothing was done, 3 some of it was done.`,
 		Example: `  imgctl hosts import servers.csv --dry-run
+  imgctl plan SN1
   imgctl order install SN1 SN2 --image web/2026.11 --reason 'new rack'
   imgctl watch --rack r12
   imgctl logs SN1 -f`,
@@ -93,7 +94,7 @@ Exit codes: 0 all done, 1 failed, 2 the command or a file is wrong and nothing w
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())}
 	})
-	root.AddCommand(a.hosts(), a.order(), a.watch(), a.logs(), a.approve(), a.images(), a.queue(), a.token())
+	root.AddCommand(a.hosts(), a.order(), a.plan(), a.watch(), a.logs(), a.approve(), a.images(), a.queue(), a.token())
 	return root
 }
 

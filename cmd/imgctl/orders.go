@@ -24,12 +24,16 @@ func (a *app) orderInstall() *cobra.Command {
 		Use:   "install SN... --reason WHY [--image NAME[/VERSION]]",
 		Short: "Order that machines be installed, once, at their next boot from the network",
 		Long: `install makes an order for each machine. The machine takes it when it next boots from the network; an order serves
-one boot and expires. A protected host has to be named twice: once more with --protected.`,
+one boot and expires. A protected host has to be named twice: once more with --protected.
+
+A disk that is sealed for another machine, or as protected, is not touched unless --unseal names the serial number on its seal; what
+is on a disk otherwise is not, unless --wipe names the disk. imgctl plan shows beforehand what would happen.`,
 		Example: `  imgctl order install SN1 SN2 --image web/2026.11 --reason 'new rack'
   imgctl order install - --image web --reason 'rebuild r12' < serials.txt
-  imgctl order install DB1 --protected DB1 --image db --wipe /dev/sda --reason 'agreed with the DBAs'`,
+  imgctl order install DB1 --protected DB1 --unseal DB1 --image db --wipe /dev/sda --reason 'agreed with the DBAs'
+  imgctl order install SN3 --layout mirror --disk WD-1234 --disk WD-1235 --done kexec --reason 'new disks'`,
 		RunE: a.run(atLeast("a serial number"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
-			if done := []string{"", "reboot", "poweroff", "wait"}; !slices.Contains(done, o.Done) {
+			if done := []string{"", "reboot", "kexec", "poweroff", "wait"}; !slices.Contains(done, o.Done) {
 				return usageError{fmt.Errorf("--done %s: there are %s%s", o.Done, strict.List(done[1:], "and"), strict.DidYouMean(o.Done, done[1:]))}
 			}
 			sns, err := t.SNs(args)
@@ -43,14 +47,53 @@ one boot and expires. A protected host has to be named twice: once more with --p
 	f := c.Flags()
 	f.StringVar(&o.Image, "image", "", "what to install: name/version, or name for its newest (default: the host's image)")
 	f.StringVar(&o.Reason, "reason", "", "why, in a few words; it is in the diary")
-	f.StringVar(&o.Disk, "disk", "", "install on this disk: serial number, WWN or path below /dev (default: the installer chooses)")
-	f.StringSliceVar(&o.Wipe, "wipe", nil, "this disk may be erased though something is on it; several may be given")
-	f.StringVar(&o.Done, "done", "", "what the machine does after success: reboot (default), poweroff or wait")
+	diskFlags(c, &o.Disks, &o.Wipe, &o.Unseal, &o.Fresh, &o.Layout)
+	f.StringVar(&o.Done, "done", "", "what the machine does after success: reboot (default), kexec, poweroff or wait")
 	f.StringVar(&o.Expires, "expires", "", "when nobody needs to come any more: 2h, 3d or '2026-01-31 18:00' (default: the server's)")
 	f.StringSliceVar(&o.Protected, "protected", nil, "name a protected host for the second time; several may be given")
 	_ = c.RegisterFlagCompletionFunc("image", a.completeImages)
 	_ = c.RegisterFlagCompletionFunc("protected", a.completeSNs)
-	_ = c.RegisterFlagCompletionFunc("done", cobra.FixedCompletions([]string{"reboot", "poweroff", "wait"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("done", cobra.FixedCompletions([]string{"reboot", "kexec", "poweroff", "wait"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// diskFlags are those that say what becomes of disks.
+func diskFlags(c *cobra.Command, disks, wipe, unseal *[]string, fresh *bool, layout *string) {
+	f := c.Flags()
+	f.StringArrayVar(disks, "disk", nil, "install on this disk: serial number, WWN or path below /dev; several in the layout's order (default: as the layout says)")
+	f.StringSliceVar(wipe, "wipe", nil, "this disk may be erased though something is on it; several may be given")
+	f.StringSliceVar(unseal, "unseal", nil, "a disk whose seal names this serial number may be erased; several may be given")
+	f.BoolVar(fresh, "fresh", false, "make anew what the layout would keep")
+	f.StringVar(layout, "layout", "", "simple, lvm, server, mirror, or a YAML or JSON file with a layout (default: the host's, else the release's)")
+	_ = c.RegisterFlagCompletionFunc("unseal", cobra.NoFileCompletions)
+	_ = c.RegisterFlagCompletionFunc("disk", cobra.NoFileCompletions)
+}
+
+func (a *app) plan() *cobra.Command {
+	var p ctl.Preview
+	c := &cobra.Command{
+		Use:   "plan SN [--image NAME[/VERSION]] [--layout PRESET|FILE]",
+		Short: "Show what an installation of a machine would erase and write",
+		Long: `plan orders a preview and waits for it. When the machine next boots from the network it looks at its disks, says what an installation
+with the same flags would erase and write, and boots its disk. Nothing is written, and the host stays in the state that it has.
+Ctrl-C ends the waiting and leaves the order: imgctl order show prints the preview later.
+
+Exit code 1 says that there is no preview, or that the installation would be refused.`,
+		Example: `  imgctl plan SN1
+  imgctl plan SN1 --image db/2026.11 --layout raid.yaml --wipe /dev/sdb
+  imgctl plan SN1 -o json`,
+		RunE: a.run(exactly("one serial number"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
+			return t.Preview(c.Context(), args[0], p)
+		}),
+		ValidArgsFunction: a.completeOneSN,
+	}
+	f := c.Flags()
+	f.StringVar(&p.Image, "image", "", "what would be installed: name/version, or name for its newest (default: the host's image)")
+	f.StringVar(&p.Reason, "reason", "", "why, in a few words; it is in the diary")
+	diskFlags(c, &p.Disks, &p.Wipe, &p.Unseal, &p.Fresh, &p.Layout)
+	f.StringVar(&p.Expires, "expires", "", "when nobody needs to come any more: 2h, 3d or '2026-01-31 18:00' (default: the server's)")
+	f.BoolVar(&p.Leave, "no-wait", false, "order the preview and do not wait for it")
+	_ = c.RegisterFlagCompletionFunc("image", a.completeImages)
 	return c
 }
 

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"imgbuild/image/plan"
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
 )
@@ -35,6 +36,7 @@ type Store interface {
 	CreateOrder(ctx context.Context, o registry.Order, names int) (*registry.Order, error)
 	Order(ctx context.Context, id string) (*registry.Order, error)
 	Orders(ctx context.Context, f registry.OrderFilter) ([]registry.Order, error)
+	Outlook(ctx context.Context, order string) (*plan.Outlook, error)
 	CancelOrder(ctx context.Context, id, by, reason string) error
 	Queue(ctx context.Context) ([]registry.Order, error)
 

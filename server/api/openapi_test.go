@@ -14,6 +14,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/server/registry"
 )
@@ -230,6 +231,7 @@ func (c *contract) parameters(t *testing.T, pattern string, op map[string]any) {
 func TestTheSchemasHaveTheTypesFields(t *testing.T) {
 	c := readContract(t)
 	for name, typ := range map[string]reflect.Type{
+		"Layout": reflect.TypeFor[layout.Layout](), "Hints": reflect.TypeFor[layout.Hints](), "Outlook": reflect.TypeFor[plan.Outlook](),
 		"OOB": reflect.TypeFor[registry.OOB](), "User": reflect.TypeFor[plan.User](), "File": reflect.TypeFor[plan.File](), "Network": reflect.TypeFor[plan.Network](),
 		"Inventory": reflect.TypeFor[plan.Inventory](), "Booted": reflect.TypeFor[plan.Booted](), "NewOrder": reflect.TypeFor[newOrder](), "Order": reflect.TypeFor[registry.Order](),
 		"Event": reflect.TypeFor[registry.Event](), "Image": reflect.TypeFor[imageView](), "Lease": reflect.TypeFor[registry.Lease](), "NewToken": reflect.TypeFor[newToken](),

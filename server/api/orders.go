@@ -1,10 +1,12 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"time"
 
+	"imgbuild/image/layout"
 	"imgbuild/server/registry"
 )
 
@@ -13,9 +15,15 @@ type newOrder struct {
 	SN     string   `json:"sn"`
 	Image  string   `json:"image"`
 	Reason string   `json:"reason"`
-	Disk   string   `json:"disk"`
-	Wipe   []string `json:"wipe"`
-	Done   string   `json:"done"`
+	Disks  []string `json:"disks"`
+	// Disk is disks with one, as older clients say it.
+	Disk    string         `json:"disk"`
+	Wipe    []string       `json:"wipe"`
+	Unseal  []string       `json:"unseal"`
+	Fresh   bool           `json:"fresh"`
+	Layout  *layout.Layout `json:"layout"`
+	Preview bool           `json:"preview"`
+	Done    string         `json:"done"`
 	// Expires is when nobody needs to come any more.
 	Expires time.Time `json:"expires"`
 	// Protected names a protected host for the second time.
@@ -42,7 +50,14 @@ func (a *API) createOrder(w http.ResponseWriter, r *http.Request) {
 
 // order completes what a person says: the release by its whole name, when it expires, whose order it is.
 func (a *API) order(r *http.Request, n newOrder) (registry.Order, int, error) {
-	o := registry.Order{SN: n.SN, Image: n.Image, Reason: n.Reason, Disk: n.Disk, Wipe: n.Wipe, Done: n.Done, Expires: n.Expires, By: who(r).name}
+	o := registry.Order{SN: n.SN, Image: n.Image, Reason: n.Reason, Disks: n.Disks, Wipe: n.Wipe, Unseal: n.Unseal, Fresh: n.Fresh, Layout: n.Layout,
+		Preview: n.Preview, Done: n.Done, Expires: n.Expires, By: who(r).name}
+	switch {
+	case n.Disk != "" && len(n.Disks) > 0:
+		return o, 0, refuse(http.StatusUnprocessableEntity, "disk", "disks names them already")
+	case n.Disk != "":
+		o.Disks = []string{n.Disk}
+	}
 	if n.SN == "" {
 		return o, 0, refuse(http.StatusUnprocessableEntity, "sn", "it is missing: the serial number of the machine that is to be installed")
 	}
@@ -71,6 +86,17 @@ func (a *API) order(r *http.Request, n newOrder) (registry.Order, int, error) {
 	o.Image = release.Ref()
 	if o.Expires.IsZero() {
 		o.Expires = a.o.Now().Add(a.o.OrderExpiry)
+	}
+	var firmware layout.Firmware
+	if h.Inventory != nil {
+		firmware = layout.Firmware(h.Inventory.Firmware)
+	}
+	declared := o.LayoutFor(h)
+	if declared != nil && declared.Validate() != nil {
+		return o, names, nil // the registry says what is wrong with it, field by field
+	}
+	if err := release.CanMake(declared, firmware); err != nil {
+		return o, 0, refuse(http.StatusUnprocessableEntity, "layout", "%s", err.Error())
 	}
 	return o, names, nil
 }
@@ -107,6 +133,30 @@ func (a *API) getOrder(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, o)
+}
+
+// outlook answers with what a preview has found: 404 without such an order, 409 for one that has found nothing (yet).
+func (a *API) outlook(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	o, err := a.o.Store.Order(r.Context(), id)
+	if err != nil {
+		a.fail(w, r, missing(err, "there is no order %s", id))
+		return
+	}
+	found, err := a.o.Store.Outlook(r.Context(), id)
+	switch {
+	case errors.Is(err, registry.ErrNotFound) && !o.Preview:
+		err = refuse(http.StatusConflict, "", "order %s is for an installation, not for a preview", id)
+	case errors.Is(err, registry.ErrNotFound) && o.Live():
+		err = refuse(http.StatusConflict, "", "the machine has not made the preview of order %s yet: it is %s", id, o.State)
+	case errors.Is(err, registry.ErrNotFound):
+		err = refuse(http.StatusConflict, "", "there is no preview of order %s: it is %s", id, o.State)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, found)
 }
 
 func (a *API) cancelOrder(w http.ResponseWriter, r *http.Request) {

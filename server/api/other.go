@@ -51,14 +51,16 @@ type imageView struct {
 	Built   time.Time `json:"built,omitzero"`
 	Key     string    `json:"key,omitempty"`
 	// Verified is true when every file has been read and is as the manifest says.
-	Verified bool   `json:"verified"`
-	Problem  string `json:"problem,omitempty"`
+	Verified bool `json:"verified"`
+	// Tools are the programs for disk layouts that its installer has.
+	Tools   []string `json:"tools,omitempty"`
+	Problem string   `json:"problem,omitempty"`
 }
 
 func viewOf(r releases.Release) imageView {
 	v := imageView{
 		Name: r.Name, Version: r.Version, Arch: r.Arch, Distro: r.Distro, Kernel: r.KernelRelease, Built: r.Created,
-		Key: r.Key, Verified: r.Verified, Problem: r.Problem,
+		Key: r.Key, Verified: r.Verified, Tools: r.Tools, Problem: r.Problem,
 	}
 	for _, f := range r.Files {
 		if f.Name == image.RootfsFile {

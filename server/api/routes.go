@@ -56,6 +56,7 @@ func (a *API) Routes() []Route {
 		{"GET /api/v1/orders", Read, false, http.HandlerFunc(a.listOrders)},
 		{"POST /api/v1/orders", Operate, false, http.HandlerFunc(a.createOrder)},
 		{"GET /api/v1/orders/{id}", Read, false, http.HandlerFunc(a.getOrder)},
+		{"GET /api/v1/orders/{id}/outlook", Read, false, http.HandlerFunc(a.outlook)},
 		{"DELETE /api/v1/orders/{id}", Operate, false, http.HandlerFunc(a.cancelOrder)},
 		{"GET /api/v1/queue", Read, false, http.HandlerFunc(a.queue)},
 		{"GET /api/v1/events", Read, false, http.HandlerFunc(a.events)},

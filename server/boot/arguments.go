@@ -17,8 +17,11 @@ func fileURL(base string, r *releases.Release, name string) string {
 // arguments are those of the kernel that carries the installer.
 func arguments(q question, a answer) []string {
 	mode := "inspect"
-	if a.verdict.Action == plan.Install {
+	switch a.verdict.Action {
+	case plan.Install:
 		mode = "install"
+	case plan.Preview:
+		mode = "preview"
 	}
 	args := []string{"imgbuild.mode=" + mode, "imgbuild.server=" + q.base, "imgbuild.serverkey=" + a.key, "imgbuild.boot=" + a.nonce}
 	if q.mac != "" {
@@ -102,6 +105,8 @@ func headline(q question, a answer) string {
 	switch a.verdict.Action {
 	case plan.Install:
 		return fmt.Sprintf("imgserve: %s is installed with %s", who, a.release.Ref())
+	case plan.Preview:
+		return fmt.Sprintf("imgserve: %s shows what an installation of %s would do, and writes nothing", who, a.release.Ref())
 	case plan.Inspect:
 		return fmt.Sprintf("imgserve: %s is inspected", who)
 	}

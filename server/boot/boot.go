@@ -70,11 +70,11 @@ type Server struct {
 }
 
 // counts are how many scripts were given.
-type counts struct{ install, inspect, local, chain, failed atomic.Int64 }
+type counts struct{ install, preview, inspect, local, chain, failed atomic.Int64 }
 
 // Counts are how many scripts a server has given since it started, by what they do.
 type Counts struct {
-	Install, Inspect, LocalBoot, Chain int64
+	Install, Preview, Inspect, LocalBoot, Chain int64
 	// Failed are those of LocalBoot that are there because the registry or the catalogue failed.
 	Failed int64
 }
@@ -101,7 +101,7 @@ func New(o Options) (*Server, error) {
 // Counts returns how many scripts were given.
 func (s *Server) Counts() Counts {
 	c := &s.count
-	return Counts{c.install.Load(), c.inspect.Load(), c.local.Load(), c.chain.Load(), c.failed.Load()}
+	return Counts{c.install.Load(), c.preview.Load(), c.inspect.Load(), c.local.Load(), c.chain.Load(), c.failed.Load()}
 }
 
 // IPXE is the handler of /boot/ipxe. Without a query it answers with the script that asks again with one.
@@ -179,6 +179,8 @@ func (s *Server) answer(ctx context.Context, q question) answer {
 	switch a.verdict.Action {
 	case plan.Install:
 		s.count.install.Add(1)
+	case plan.Preview:
+		s.count.preview.Add(1)
 	case plan.Inspect:
 		s.count.inspect.Add(1)
 	default:
@@ -260,9 +262,9 @@ func (s *Server) equip(ctx context.Context, q question, a *answer, order *regist
 	return nil
 }
 
-// release is the ordered one for an installation. For an inspection any will do: the order's, the host's, the newest.
+// release is the ordered one for an installation or its preview. For an inspection any will do: the order's, the host's, the newest.
 func (s *Server) release(ctx context.Context, q question, a *answer, order *registry.Order) (*releases.Release, error) {
-	if a.verdict.Action == plan.Install {
+	if a.verdict.Action == plan.Install || a.verdict.Action == plan.Preview {
 		return s.o.Images.Resolve(ctx, order.Image)
 	}
 	var refs []string

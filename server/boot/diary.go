@@ -28,6 +28,8 @@ func (s *Server) note(ctx context.Context, q question, a answer, order *registry
 	switch a.verdict.Action {
 	case plan.Install:
 		text += "to start the installer of " + a.release.Ref()
+	case plan.Preview:
+		text += "to start a preview of " + a.release.Ref()
 	case plan.Inspect:
 		text += "to inspect the machine"
 	default:

@@ -89,7 +89,7 @@ func FuzzNoValueBreaksOutOfAScript(f *testing.F) {
 		if CheckURL(base) != nil {
 			q.base = "http://10.0.0.1"
 		}
-		for _, action := range []plan.Action{plan.Install, plan.Inspect, plan.LocalBoot} {
+		for _, action := range []plan.Action{plan.Install, plan.Preview, plan.Inspect, plan.LocalBoot} {
 			a := answer{verdict: gate.Verdict{Action: action, Reason: reason}, host: &registry.Host{SN: serial, Hostname: name, SerialConsole: console},
 				release: &releases.Release{Name: "web", Version: "1", KernelArgs: []string{"console=tty0", "console=" + console}}, nonce: newNonce(), key: "KEY"}
 			script := ipxeScript(q, a)

@@ -7,17 +7,24 @@ import (
 	"strconv"
 	"time"
 
+	"imgbuild/image/layout"
+	"imgbuild/image/plan"
 	"imgbuild/server/registry"
 )
 
 // NewOrder is what an order is made of. The server knows by the token who makes it.
 type NewOrder struct {
-	SN     string   `json:"sn"`
-	Image  string   `json:"image,omitempty"` // name/version, or name for its newest; empty: the host's own
-	Reason string   `json:"reason"`
-	Disk   string   `json:"disk,omitempty"`
-	Wipe   []string `json:"wipe,omitempty"`
-	Done   string   `json:"done,omitempty"` // reboot (default), poweroff, wait
+	SN     string `json:"sn"`
+	Image  string `json:"image,omitempty"` // name/version, or name for its newest; empty: the host's own
+	Reason string `json:"reason"`
+	// Disks, Wipe, Unseal, Fresh, Layout and Preview are as in registry.Order.
+	Disks   []string       `json:"disks,omitempty"`
+	Wipe    []string       `json:"wipe,omitempty"`
+	Unseal  []string       `json:"unseal,omitempty"`
+	Fresh   bool           `json:"fresh,omitempty"`
+	Layout  *layout.Layout `json:"layout,omitempty"`
+	Preview bool           `json:"preview,omitempty"`
+	Done    string         `json:"done,omitempty"` // reboot (default), kexec, poweroff, wait
 	// Expires is when nobody needs to come any more; zero leaves it to the server.
 	Expires time.Time `json:"expires,omitzero"`
 	// Protected names a protected host for the second time: its serial number again.
@@ -31,7 +38,7 @@ type OrderQuery struct {
 	Limit  int // 0: no limit of ours
 }
 
-// CreateOrder orders one installation. Conflict(err) tells that the host has a live order.
+// CreateOrder orders one installation, or its preview. Conflict(err) tells that the host has a live order.
 func (c *Client) CreateOrder(ctx context.Context, o NewOrder) (*registry.Order, error) {
 	got := new(registry.Order)
 	if _, err := c.do(ctx, call{method: http.MethodPost, path: []string{"orders"}, in: o, out: got}); err != nil {
@@ -61,6 +68,15 @@ func (c *Client) Orders(ctx context.Context, q OrderQuery) ([]registry.Order, er
 func (c *Client) Order(ctx context.Context, id string) (*registry.Order, error) {
 	got := new(registry.Order)
 	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"orders", id}, out: got}); err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// Outlook returns what a preview has found. Conflict(err) tells that there is nothing (yet), and why.
+func (c *Client) Outlook(ctx context.Context, id string) (*plan.Outlook, error) {
+	got := new(plan.Outlook)
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"orders", id, "outlook"}, out: got}); err != nil {
 		return nil, err
 	}
 	return got, nil

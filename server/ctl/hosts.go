@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -155,7 +156,7 @@ func holds(what []string) string {
 // Set changes fields of hosts, each only if it is still as it was read. With create, hosts that are not there are written
 // down.
 func (t *Tool) Set(ctx context.Context, sns, assignments []string, create bool) error {
-	entries, err := assign(sns, assignments)
+	entries, err := t.assign(sns, assignments)
 	if err != nil {
 		return err
 	}
@@ -164,14 +165,30 @@ func (t *Tool) Set(ctx context.Context, sns, assignments []string, create bool) 
 
 // Approve makes new hosts known, and sets fields of them on the way.
 func (t *Tool) Approve(ctx context.Context, sns, assignments []string) error {
-	entries, err := assign(sns, assignments)
+	entries, err := t.assign(sns, assignments)
 	if err != nil {
 		return err
 	}
 	return t.setAll(ctx, entries, func(ctx context.Context, e hostfile.Entry) (string, error) { return t.set(ctx, e, false, true) })
 }
 
-func assign(sns, assignments []string) ([]hostfile.Entry, error) {
+func (t *Tool) assign(sns, assignments []string) ([]hostfile.Entry, error) {
+	assignments = slices.Clone(assignments)
+	for i, a := range assignments {
+		path, ok := strings.CutPrefix(a, "layout=@")
+		if !ok {
+			continue
+		}
+		l, err := t.readLayout(path)
+		if err != nil {
+			return nil, err
+		}
+		data, err := json.Marshal(l)
+		if err != nil {
+			return nil, err
+		}
+		assignments[i] = "layout=" + string(data)
+	}
 	entries := make([]hostfile.Entry, len(sns))
 	for i, sn := range sns {
 		e, err := hostfile.Assignments(sn, assignments)

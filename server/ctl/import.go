@@ -29,12 +29,12 @@ type ImportOptions struct {
 const MaxFile = 256 << 20
 
 // readFile reads a file, or standard input if it is a dash; name is what mistakes are told under.
-func (t *Tool) readFile(path string) (data []byte, name string, err error) {
+func (t *Tool) readFile(what, path string) (data []byte, name string, err error) {
 	in, name := t.In, "standard input"
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, "", fmt.Errorf("read hosts: %w", err)
+			return nil, "", fmt.Errorf("read %s: %w", what, err)
 		}
 		defer func() { _ = f.Close() }()
 		in, name = f, path
@@ -42,9 +42,9 @@ func (t *Tool) readFile(path string) (data []byte, name string, err error) {
 	data, err = io.ReadAll(io.LimitReader(in, MaxFile+1))
 	switch {
 	case err != nil:
-		return nil, "", fmt.Errorf("read hosts from %s: %w", name, err)
+		return nil, "", fmt.Errorf("read %s from %s: %w", what, name, err)
 	case len(data) > MaxFile:
-		return nil, "", fmt.Errorf("read hosts from %s: it has more than %s; import it in parts", name, show.Bytes(MaxFile))
+		return nil, "", fmt.Errorf("read %s from %s: it has more than %s", what, name, show.Bytes(MaxFile))
 	}
 	return data, name, nil
 }
@@ -64,7 +64,7 @@ type planned struct {
 // Import makes the server's hosts what a file says of them. Fields that the file does not mention stay as they are, and so
 // do hosts. Unless every line is good nothing is written; what is so already is not written again.
 func (t *Tool) Import(ctx context.Context, path string, o ImportOptions) error {
-	data, name, err := t.readFile(path)
+	data, name, err := t.readFile("hosts", path)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func planOne(e hostfile.Entry, old *registry.Host) (planned, hostfile.Problems) 
 		return p, wrong
 	}
 	if err := registry.ValidateHost(&p.host); err != nil {
-		return p, invalid(e.Line, err)
+		return p, invalid(e, err)
 	}
 	if old == nil {
 		var err error
@@ -149,15 +149,15 @@ func planOne(e hostfile.Entry, old *registry.Host) (planned, hostfile.Problems) 
 	return p, nil
 }
 
-// invalid turns what the registry's rules say of a host into problems of its line.
-func invalid(line int, err error) hostfile.Problems {
+// invalid turns what the registry's rules say of a host into problems of its lines.
+func invalid(e hostfile.Entry, err error) hostfile.Problems {
 	var wrong *registry.Invalid
 	if !errors.As(err, &wrong) || len(wrong.Fields) == 0 {
-		return hostfile.Problems{{Line: line, Text: err.Error()}}
+		return hostfile.Problems{{Line: e.Line, Text: err.Error()}}
 	}
 	var problems hostfile.Problems
 	for _, f := range wrong.Fields {
-		problems = append(problems, hostfile.Problem{Line: line, Field: f.Field, Text: f.Message})
+		problems = append(problems, hostfile.Problem{Line: e.At(f.Field), Field: f.Field, Text: f.Message})
 	}
 	return problems
 }

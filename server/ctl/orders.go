@@ -18,8 +18,12 @@ import (
 type Install struct {
 	Image  string // empty: each host's own
 	Reason string
-	Disk   string
+	Disks  []string
 	Wipe   []string
+	Unseal []string
+	Fresh  bool
+	// Layout is a preset's name or a file with a layout; empty: each host's own.
+	Layout string
 	Done   string
 	// Expires is a duration from now, as 2h or 3d, or a time as 2026-01-31 18:00; empty leaves it to the server.
 	Expires string
@@ -37,15 +41,21 @@ func (t *Tool) Install(ctx context.Context, sns []string, o Install) error {
 			return usage("--protected %s: this host is not among those to install", sn)
 		}
 	}
-	if o.Disk != "" && len(sns) > 1 && !strings.HasPrefix(o.Disk, "/dev/") {
-		return usage("--disk %s: %d machines cannot have the same disk; order them one by one", o.Disk, len(sns))
+	for _, d := range o.Disks {
+		if len(sns) > 1 && !strings.HasPrefix(d, "/dev/") {
+			return usage("--disk %s: %d machines cannot have the same disk; order them one by one", d, len(sns))
+		}
+	}
+	declared, err := t.layoutOf(o.Layout)
+	if err != nil {
+		return err
 	}
 	expires, err := parseExpiry(o.Expires, t.Now().In(t.Zone))
 	if err != nil {
 		return err
 	}
 	out, err := each(ctx, t, "orders made", sns, itself, func(ctx context.Context, sn string) (*registry.Order, error) {
-		n := client.NewOrder{SN: sn, Image: o.Image, Reason: o.Reason, Disk: o.Disk, Wipe: o.Wipe, Done: o.Done, Expires: expires}
+		n := client.NewOrder{SN: sn, Image: o.Image, Reason: o.Reason, Disks: o.Disks, Wipe: o.Wipe, Unseal: o.Unseal, Fresh: o.Fresh, Layout: declared, Done: o.Done, Expires: expires}
 		if slices.Contains(o.Protected, sn) {
 			n.Protected = sn
 		}
@@ -110,7 +120,11 @@ func (t *Tool) printOrders(orders []registry.Order) error {
 	now := t.Now().In(t.Zone)
 	var rows [][]string
 	for _, o := range orders {
-		rows = append(rows, []string{o.ID, o.SN, o.Image, string(o.State), o.By, show.Ago(o.Created, now), expiry(o, now), o.Reason})
+		image := o.Image
+		if o.Preview {
+			image += " (preview)"
+		}
+		rows = append(rows, []string{o.ID, o.SN, image, string(o.State), o.By, show.Ago(o.Created, now), expiry(o, now), o.Reason})
 	}
 	return t.print(orEmpty(orders), []string{"ORDER", "SN", "IMAGE", "STATE", "BY", "MADE", "EXPIRES", "REASON"}, rows, "there is no such order")
 }
@@ -184,7 +198,9 @@ func (t *Tool) ShowOrders(ctx context.Context, names []string) error {
 			if i > 0 {
 				fmt.Fprintln(t.Out)
 			}
-			t.showOrder(o)
+			if err := t.showOrder(ctx, o); err != nil {
+				return err
+			}
 		}
 	case len(names) == 1 && len(orders) == 1:
 		err = show.Value(t.Out, t.Format, orders[0])
@@ -197,7 +213,8 @@ func (t *Tool) ShowOrders(ctx context.Context, names []string) error {
 	return failures(t, "orders", out)
 }
 
-func (t *Tool) showOrder(o *registry.Order) {
+// showOrder prints one order for a person, and what its preview has found.
+func (t *Tool) showOrder(ctx context.Context, o *registry.Order) error {
 	when := func(at time.Time) string {
 		if at.IsZero() {
 			return ""
@@ -206,13 +223,30 @@ func (t *Tool) showOrder(o *registry.Order) {
 	}
 	for _, f := range [][2]string{
 		{"order", o.ID}, {"sn", o.SN}, {"image", o.Image}, {"state", string(o.State)}, {"by", o.By}, {"reason", o.Reason},
-		{"disk", o.Disk}, {"wipe", strings.Join(o.Wipe, " ")}, {"done", o.Done}, {"created", when(o.Created)},
+		{"preview", yes(o.Preview)}, {"disks", strings.Join(o.Disks, " ")}, {"wipe", strings.Join(o.Wipe, " ")},
+		{"unseal", strings.Join(o.Unseal, " ")}, {"fresh", yes(o.Fresh)}, {"layout", layoutText(o.Layout)}, {"done", o.Done}, {"created", when(o.Created)},
 		{"expires", when(o.Expires)}, {"consumed", when(o.Consumed)}, {"started", when(o.Started)}, {"ended", when(o.Ended)},
 	} {
 		if f[1] != "" {
 			fmt.Fprintf(t.Out, "%-9s %s\n", f[0], show.Clean(f[1]))
 		}
 	}
+	if !o.Preview || o.State != registry.OrderDone {
+		return nil
+	}
+	found, err := t.Client.Outlook(ctx, o.ID)
+	if err != nil {
+		return fmt.Errorf("show order %s: read its preview: %w", o.ID, err)
+	}
+	fmt.Fprintln(t.Out)
+	return t.printOutlook(found)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
 }
 
 // Cancel takes orders back, which are named by their IDs or their hosts' serial numbers.

@@ -1,8 +1,8 @@
 // Package gate is the one decision that everything asks that boots a machine: whatever protocol a machine comes by, Decide
 // says what it may do. State and an observation come in, a verdict goes out; there is no clock, no network and no store.
 //
-// It never lets a machine install without a live order for its serial number, and what it does not know boots its own
-// disk.
+// It never lets a machine install without a live order for its serial number, never makes an installation of an order for a
+// preview, and what it does not know boots its own disk.
 package gate
 
 import (
@@ -39,9 +39,9 @@ type Policy struct {
 
 // Verdict is what a machine may do, and why, in one sentence for people.
 type Verdict struct {
-	Action plan.Action // Install, Inspect or LocalBoot
+	Action plan.Action // Install, Preview, Inspect or LocalBoot
 	Reason string
-	// Consume is true when the order has to be consumed by this boot before the machine may install.
+	// Consume is true when the order has to be consumed by this boot before the machine may install, or preview.
 	Consume bool
 }
 
@@ -78,7 +78,11 @@ func Decide(now time.Time, p Policy, host *registry.Host, order *registry.Order,
 	if wrong := mismatch(host, o); wrong != "" {
 		return inspect("the machine is not the one that was written down: %s", wrong)
 	}
-	return Verdict{Action: plan.Install, Reason: fmt.Sprintf("order %s by %s: %s", order.ID, order.By, order.Reason),
+	action := plan.Install
+	if order.Preview {
+		action = plan.Preview
+	}
+	return Verdict{Action: action, Reason: fmt.Sprintf("order %s by %s: %s", order.ID, order.By, order.Reason),
 		Consume: o.Claim && order.State == registry.OrderOpen}
 }
 
@@ -102,8 +106,8 @@ func barred(now time.Time, host *registry.Host, order *registry.Order, o Observa
 	default:
 		return fmt.Sprintf("the order %s is %s", order.ID, order.State)
 	}
-	// Protection that came after the order counts as long as nothing has been erased.
-	if host.Protect && order.Names < 2 && order.Started.IsZero() {
+	// Protection that came after the order counts as long as nothing has been erased. A preview erases nothing.
+	if host.Protect && !order.Preview && order.Names < 2 && order.Started.IsZero() {
 		return fmt.Sprintf("%s is protected, and order %s names it once: cancel that and order it again, naming it twice", host.SN, order.ID)
 	}
 	return ""

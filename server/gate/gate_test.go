@@ -27,7 +27,8 @@ func hosts() []*registry.Host {
 
 // orders are all that the registry may answer with for a host.
 func orders(now time.Time) []*registry.Order {
-	list := []*registry.Order{nil, {ID: "o", SN: other, State: registry.OrderOpen, Expires: now.Add(time.Hour), Names: 2}}
+	list := []*registry.Order{nil, {ID: "o", SN: other, State: registry.OrderOpen, Expires: now.Add(time.Hour), Names: 2},
+		{ID: "o", SN: other, State: registry.OrderOpen, Expires: now.Add(time.Hour), Names: 2, Preview: true}}
 	for _, state := range []registry.OrderState{registry.OrderOpen, registry.OrderConsumed, registry.OrderDone, registry.OrderFailed, registry.OrderCancelled, registry.OrderExpired, "", "else"} {
 		times, names := []time.Duration{-time.Hour, 0, time.Nanosecond}, []int{1, 2}
 		if state != registry.OrderOpen && state != registry.OrderConsumed {
@@ -44,7 +45,9 @@ func orders(now time.Time) []*registry.Order {
 						if phase > 1 {
 							o.Finished = now
 						}
-						list = append(list, o)
+						preview := *o
+						preview.Preview = true
+						list = append(list, o, &preview)
 					}
 				}
 			}
@@ -89,11 +92,14 @@ func may(now time.Time, p Policy, h *registry.Host, ord *registry.Order, o Obser
 	if !anybodysBoot && !offeredBoot && !sameBoot {
 		return plan.LocalBoot
 	}
-	if h.Protect && ord.Names < 2 && ord.Started.IsZero() {
+	if h.Protect && ord.Names < 2 && ord.Started.IsZero() && !ord.Preview {
 		return plan.LocalBoot
 	}
 	if same := o.UUID != "bb" && o.Product != "R740" && (len(o.MACs) == 0 || len(o.MACs) == 2 || len(h.MACs) == 0); !same && h.UUID != "" {
 		return plan.Inspect
+	}
+	if ord.Preview {
+		return plan.Preview
 	}
 	return plan.Install
 }
@@ -110,7 +116,10 @@ func TestEveryCombinationOfHostOrderAndMachine(t *testing.T) {
 					all++
 					seen[v.Action]++
 					want := may(now, p, h, ord, o)
-					consume := want == plan.Install && o.Claim && ord.State == registry.OrderOpen
+					consume := (want == plan.Install || want == plan.Preview) && o.Claim && ord.State == registry.OrderOpen
+					if ord != nil && ord.Preview && v.Action == plan.Install {
+						t.Fatalf("a preview became an installation: host %+v\norder %+v\nmachine %+v", h, ord, o)
+					}
 					if v.Action != want || v.Consume != consume || strings.TrimSpace(v.Reason) == "" {
 						t.Errorf("host %+v\norder %+v\nmachine %+v\n%+v\ngot %+v, want %s, consume %v", h, ord, o, p, v, want, consume)
 						if failures++; failures > 5 {
@@ -122,7 +131,7 @@ func TestEveryCombinationOfHostOrderAndMachine(t *testing.T) {
 		}
 	}
 	t.Logf("%d combinations: %v", all, seen)
-	for _, a := range []plan.Action{plan.Install, plan.Inspect, plan.LocalBoot} {
+	for _, a := range []plan.Action{plan.Install, plan.Preview, plan.Inspect, plan.LocalBoot} {
 		if seen[a] == 0 {
 			t.Errorf("none of them is answered with %s", a)
 		}

@@ -18,6 +18,9 @@ func TestAMillionRandomStepsInstallNothingThatMayNot(t *testing.T) {
 		if o == nil {
 			return gate.Verdict{Action: plan.Inspect}
 		}
+		if o.Preview {
+			return gate.Verdict{Action: plan.Preview, Consume: see.Claim}
+		}
 		return gate.Verdict{Action: plan.Install, Consume: see.Claim}
 	}
 	for name, c := range map[string]struct {
@@ -45,7 +48,7 @@ func TestAMillionRandomStepsInstallNothingThatMayNot(t *testing.T) {
 				}
 			}
 			t.Log(sum)
-			for _, name := range []string{"installs", "waits", "lost", "found", "expired", "booted", "deleted", "cancel: ok", "claim: inspect"} {
+			for _, name := range []string{"installs", "waits", "lost", "found", "expired", "booted", "deleted", "cancel: ok", "claim: inspect", "previews ordered", "previews", "report: preview"} {
 				if sum[name] == 0 {
 					t.Errorf("it never came to %q: the play proves less than it says", name)
 				}

@@ -46,6 +46,8 @@ func (s *Server) tally(a plan.Action) {
 	switch a {
 	case plan.Install:
 		s.count.install.Add(1)
+	case plan.Preview:
+		s.count.preview.Add(1)
 	case plan.Wait:
 		s.count.wait.Add(1)
 	case plan.Inspect:
@@ -98,7 +100,7 @@ func (s *Server) decide(ctx context.Context, q *claim) (plan.Plan, error) {
 		s.note(ctx, sn, order, fmt.Sprintf("a machine that says it has the serial number %q came with the boot that was started for %s, and is told: %s", seen.Serial, sn, v.Reason))
 	}
 	switch v.Action {
-	case plan.Install:
+	case plan.Install, plan.Preview:
 		return s.install(ctx, q, v)
 	case plan.Inspect:
 		return s.inspect(ctx, q, v)
@@ -145,7 +147,7 @@ func (s *Server) inspect(ctx context.Context, q *claim, v gate.Verdict) (plan.Pl
 	return p, nil
 }
 
-// install gives the order to this boot, then a slot, then the plan. All that could keep the plan from being made is found
+// install gives the order to this boot, then a slot, then the plan, which is a preview's if the gate says so. All that could keep the plan from being made is found
 // before the order is used up.
 func (s *Server) install(ctx context.Context, q *claim, v gate.Verdict) (plan.Plan, error) {
 	r, err := s.o.Images.Resolve(ctx, q.order.Image)
@@ -154,7 +156,7 @@ func (s *Server) install(ctx context.Context, q *claim, v gate.Verdict) (plan.Pl
 	}
 	var p plan.Plan
 	if err == nil {
-		p, err = installation(q, r)
+		p, err = installation(q, r, v.Action, s.o.Key)
 	}
 	if err != nil {
 		s.note(ctx, q.host.SN, q.order.ID, fmt.Sprintf("the order cannot be carried out: %v", err))

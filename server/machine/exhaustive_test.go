@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/server/boot"
 	"imgbuild/server/gate"
@@ -20,13 +22,21 @@ type situation struct {
 	host    bool
 	order   string // none, open, expired, mine, another's, cancelled, done
 	machine string // same, UUID, model, MAC, junk
-	release string // there, gone, damaged
+	preview bool   // the order is for one
+	release string // there, gone, damaged, without the tools for its layout
 	unknown bool   // policy
 }
 
 // expect is what the design says, written down without looking at the code: the default is the local disk, an
 // installation needs everything to be right.
 func (s situation) expect() (action plan.Action, registered bool) {
+	if action, registered = s.installs(); action == plan.Install && s.preview {
+		action = plan.Preview
+	}
+	return action, registered
+}
+
+func (s situation) installs() (action plan.Action, registered bool) {
 	known := s.nonce == "this" || s.nonce == "inspect" || s.nonce == "other" || s.order == "mine" && s.nonce == "old" // a consumed order remembers its boot
 	live := s.host && (s.order == "open" || s.order == "expired" || s.order == "mine" || s.order == "another's")
 	switch {
@@ -72,7 +82,7 @@ func (w *world) Host(context.Context, string) (*registry.Host, error) {
 }
 
 func (w *world) the() *registry.Order {
-	o := &registry.Order{ID: "o1", SN: exhaustiveSN, Image: "web/1", By: "anna", Reason: "r", Expires: w.now.Add(time.Hour)}
+	o := &registry.Order{Preview: w.preview, ID: "o1", SN: exhaustiveSN, Image: "web/1", By: "anna", Reason: "r", Expires: w.now.Add(time.Hour)}
 	switch w.order {
 	case "open":
 		o.State = registry.OrderOpen
@@ -142,35 +152,43 @@ func (w *world) Resolve(context.Context, string) (*releases.Release, error) {
 	case "damaged":
 		return nil, fmt.Errorf("find it: %w", releases.ErrRefused)
 	}
-	return &releases.Release{Name: "web", Version: "1"}, nil
+	r := &releases.Release{Name: "web", Version: "1", Arch: "x86_64"}
+	if w.release == "there" {
+		r.Tools = r.Layout.Tools(layout.Auto)
+	}
+	return r, nil
 }
 
 func TestEveryCombinationOfAClaim(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	counts := map[plan.Action]int{}
+	key, err := image.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, nonce := range []string{"this", "inspect", "other", "old", "none"} {
 		for _, host := range []bool{true, false} {
 			for _, order := range []string{"none", "open", "expired", "mine", "another's", "cancelled", "done"} {
 				for _, machine := range []string{"same", "UUID", "model", "MAC", "junk"} {
-					for _, release := range []string{"there", "gone", "damaged"} {
-						for _, unknown := range []bool{true, false} {
+					for _, release := range []string{"there", "gone", "damaged", "tools"} {
+						for unknown := range 4 {
 							if !host && order != "none" || order == "mine" && nonce != "this" && nonce != "old" {
 								continue // an order is a host's, and the boot that has it is this one
 							}
-							counts[try(t, now, situation{nonce, host, order, machine, release, unknown})]++
+							counts[try(t, now, key, situation{nonce, host, order, machine, unknown&1 != 0, release, unknown&2 != 0})]++
 						}
 					}
 				}
 			}
 		}
 	}
-	if len(counts) != 4 {
+	if len(counts) != 5 {
 		t.Errorf("not every action is among the answers: %v", counts)
 	}
 }
 
 // try makes one claim twice, and compares what is answered and done with what is expected.
-func try(t *testing.T, now time.Time, s situation) plan.Action {
+func try(t *testing.T, now time.Time, key image.PrivateKey, s situation) plan.Action {
 	t.Helper()
 	w := &world{situation: s, nonce: "AAAAAAAAAAAAAAAAAAAAAA", now: now}
 	w.inv = plan.Inventory{Serial: exhaustiveSN, UUID: "4c4c4544-0000-1000-8000-000000000001", Product: "R640", NICs: []plan.NIC{{MAC: "52:54:00:00:00:01", Link: true}}}
@@ -184,7 +202,7 @@ func try(t *testing.T, now time.Time, s situation) plan.Action {
 	case "junk":
 		w.inv.Serial = "Default string"
 	}
-	server, err := New(Options{Registry: w, Images: w, Policy: gate.Policy{InspectUnknown: s.unknown}, Now: func() time.Time { return now }})
+	server, err := New(Options{Registry: w, Images: w, Key: key, Policy: gate.Policy{InspectUnknown: s.unknown}, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,12 +218,15 @@ func try(t *testing.T, now time.Time, s situation) plan.Action {
 	if (w.registered > 0) != registered {
 		t.Errorf("%+v: registered: %v", s, w.registered > 0)
 	}
-	install := want == plan.Install
+	install := want == plan.Install || want == plan.Preview
 	if (w.started > 0) != install || (w.consumed > 0) != (install && s.order == "open") {
 		t.Errorf("%+v: consumed %d times, started %d times", s, w.consumed, w.started)
 	}
 	if install != (p.Token != "") || install != (p.Manifest != "") || install != (p.Order != "") || p.Reason == "" {
 		t.Errorf("%+v: %+v", s, p)
+	}
+	if (want == plan.Install) != (len(p.Seal) > 0) || want == plan.Preview && p.Done != "" {
+		t.Errorf("%+v: a seal of %d bytes, done %q", s, len(p.Seal), p.Done)
 	}
 	p.Boot, p.Serial = q.Boot, q.Inventory.Serial
 	if err := p.Validate(); err != nil {

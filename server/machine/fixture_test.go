@@ -222,7 +222,7 @@ func (c *computer) claim() (plan.Plan, error) {
 		return plan.Plan{}, err
 	}
 	p, err := plan.Open(signed, c.site.key.Public(), c.boot, c.inv.Serial)
-	if err == nil && p.Action == plan.Install {
+	if err == nil && (p.Action == plan.Install || p.Action == plan.Preview) {
 		c.token = p.Token
 	}
 	return p, err

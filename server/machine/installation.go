@@ -9,14 +9,20 @@ import (
 	"strings"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
+	"imgbuild/image/seal"
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
 )
 
-// installation is the plan of an order for a host, without its token.
-func installation(q *claim, r *releases.Release) (plan.Plan, error) {
+// installation is the plan of an order for a host, or of its preview, without its token.
+func installation(q *claim, r *releases.Release, action plan.Action, key image.PrivateKey) (plan.Plan, error) {
 	h, o := q.host, q.order
+	declared := o.LayoutFor(h)
+	if err := r.CanMake(declared, layout.Firmware(q.Inventory.Firmware)); err != nil {
+		return plan.Plan{}, err
+	}
 	network, err := networkOf(h, q.Inventory)
 	if err != nil {
 		return plan.Plan{}, fmt.Errorf("make the network of %s: %w", h.SN, err)
@@ -26,18 +32,17 @@ func installation(q *claim, r *releases.Release) (plan.Plan, error) {
 		done = "reboot"
 	}
 	p := plan.Plan{
-		Action: plan.Install, Order: o.ID, Manifest: q.base + releases.Prefix + r.Ref() + "/" + image.ManifestFile, Disks: disksOf(o), Wipe: o.Wipe, Done: done,
+		Action: action, Order: o.ID, Manifest: q.base + releases.Prefix + r.Ref() + "/" + image.ManifestFile,
+		Disks: o.Disks, Wipe: o.Wipe, Layout: declared, Unseal: o.Unseal, Fresh: o.Fresh, Done: done,
 		Host:         plan.Host{Hostname: h.Hostname, Network: network, SerialConsole: h.SerialConsole, Users: h.Users, Files: h.Files, Metadata: h.Metadata},
 		CheckNetwork: checkNetwork(h, network),
 	}
-	return p, nil
-}
-
-func disksOf(o *registry.Order) []string {
-	if o.Disk == "" {
-		return nil
+	if action == plan.Preview {
+		p.Done, p.CheckNetwork = "", false // it touches nothing, and boots the disk
+		return p, nil
 	}
-	return []string{o.Disk}
+	p.Seal, err = seal.Sign(seal.Record{Serial: h.SN, Order: o.ID, Image: r.Ref(), Time: q.now, Protect: h.Protect}, key)
+	return p, err
 }
 
 // checkNetwork is the host's wish, else true where it has addresses of its own: what DHCP gives has been tried by then.

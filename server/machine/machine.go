@@ -78,19 +78,19 @@ type Server struct {
 }
 
 type counts struct {
-	install, wait, inspect, local, registered, reports, events, booted, lost, expired, denied, slowed, failed atomic.Int64
+	install, preview, wait, inspect, local, registered, reports, events, booted, lost, expired, denied, slowed, failed atomic.Int64
 }
 
 // Counts are what a server has done since it started.
 type Counts struct {
 	// Claims by what was answered.
-	Install, Wait, Inspect, LocalBoot int64
-	Registered                        int64 // machines that were not known
-	Reports, Events, Booted           int64
-	Lost, Expired                     int64
-	Denied                            int64 // requests without a right token
-	Slowed                            int64 // requests that came too fast
-	Failed                            int64 // requests that failed by the server's fault
+	Install, Preview, Wait, Inspect, LocalBoot int64
+	Registered                                 int64 // machines that were not known
+	Reports, Events, Booted                    int64
+	Lost, Expired                              int64
+	Denied                                     int64 // requests without a right token
+	Slowed                                     int64 // requests that came too fast
+	Failed                                     int64 // requests that failed by the server's fault
 }
 
 // How many requests' bodies may be in memory at once, and how long one may take to come: together at most 128 MiB.
@@ -126,7 +126,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) Counts() Counts {
 	c := &s.count
 	return Counts{
-		Install: c.install.Load(), Wait: c.wait.Load(), Inspect: c.inspect.Load(), LocalBoot: c.local.Load(), Registered: c.registered.Load(),
+		Install: c.install.Load(), Preview: c.preview.Load(), Wait: c.wait.Load(), Inspect: c.inspect.Load(), LocalBoot: c.local.Load(), Registered: c.registered.Load(),
 		Reports: c.reports.Load(), Events: c.events.Load(), Booted: c.booted.Load(), Lost: c.lost.Load(), Expired: c.expired.Load(),
 		Denied: c.denied.Load(), Slowed: c.slowed.Load(), Failed: c.failed.Load(),
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imgbuild/image/plan"
+	"imgbuild/image/seal"
 	"imgbuild/server/registry"
 )
 
@@ -33,6 +34,11 @@ func TestAnInstallationFromOrderToFirstBoot(t *testing.T) {
 			Users: []plan.User{{Name: "ops", SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHT2zbKwyb0QIzUFBhfrOSkPr06uEwE+OlQ0T7Yi5HFa a"}}},
 			Network: &plan.Network{DNS: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Ethernets: []plan.Ethernet{{Name: "lan", Match: plan.Match{Link: 1},
 				IP: plan.IP{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/24")}, Gateway4: netip.MustParseAddr("10.0.0.1")}}}}}}
+	sealed, err := seal.Parse(p.Seal)
+	if err != nil || !sealed.SignedBy(s.key.Public()) || sealed.Serial != "SN-WEB1" || sealed.Order != o.ID || sealed.Image != "web/1" || sealed.Protect || !sealed.Time.Equal(s.now.Truncate(time.Second)) {
+		t.Errorf("the seal is %+v, %v", sealed, err)
+	}
+	p.Seal = nil
 	got, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)

@@ -78,8 +78,11 @@ func checkEvents(events []plan.Event) error {
 			return refuse(http.StatusBadRequest, "event %d comes after event %d: events are counted from 1 and sent oldest first", e.Seq, last)
 		}
 		last = e.Seq
+		if e.Outlook != nil && e.Kind != plan.KindPreview {
+			return refuse(http.StatusBadRequest, "event %d has an outlook and the kind %q: previews have one", e.Seq, e.Kind)
+		}
 		switch e.Kind {
-		case plan.KindStep, plan.KindProgress, plan.KindInfo, plan.KindWarn, plan.KindFailed, plan.KindDone:
+		case plan.KindStep, plan.KindProgress, plan.KindInfo, plan.KindWarn, plan.KindFailed, plan.KindDone, plan.KindPreview:
 		default:
 			return refuse(http.StatusBadRequest, "event %d has the kind %q, which this server does not know", e.Seq, e.Kind)
 		}

@@ -81,10 +81,12 @@ func (w *watch) lose(ctx context.Context, o registry.Order, since, now time.Time
 	silence := now.Sub(o.Heard).Round(time.Second)
 	text := fmt.Sprintf("nothing was heard of the machine for %s: it is taken for lost, and its slot is free", silence)
 	switch {
-	case !o.Finished.IsZero() && o.Done != "" && o.Done != "reboot":
+	case !o.Finished.IsZero() && (o.Done == "poweroff" || o.Done == "wait"):
 		return nil
 	case !o.Finished.IsZero():
 		text = fmt.Sprintf("the installation was done %s ago and the installed system has not reported: does the machine boot its disk, and does its network reach the server?", silence)
+	case o.Preview:
+		text = fmt.Sprintf("nothing was heard of the machine for %s while it made its preview: it is taken for lost", silence)
 	case o.Started.IsZero():
 		text = fmt.Sprintf("nothing was heard of the machine for %s while it waited for a slot: it is taken for lost", silence)
 	}

@@ -108,9 +108,9 @@ func (s *Store) Consume(ctx context.Context, order, digest string, now time.Time
 	return o, nil
 }
 
-// guard refuses an order for a host that was protected after it was made.
+// guard refuses an order for a host that was protected after it was made. A preview does no harm.
 func (h *stored) guard(o *Order) error {
-	if h.Protect && o.Names < 2 {
+	if h.Protect && !o.Preview && o.Names < 2 {
 		return fmt.Errorf("the host was protected after the order was made: cancel the order and make one that names the host twice: %w", ErrConflict)
 	}
 	return nil
@@ -137,9 +137,9 @@ func (s *Store) OrderByToken(ctx context.Context, tokenDigest string) (o *Order,
 }
 
 // Report stores what a machine says of its installation; no events are a heartbeat. seq is the last event that is stored:
-// those up to it are passed over when they come again. A failed event ends the order as failed, a done one frees the slot.
-// A machine that was lost is found, as long as no other order was made. Of an order that has ended otherwise the events are
-// kept, and change nothing.
+// those up to it are passed over when they come again. A failed event ends the order as failed, a done one frees the slot, and
+// what a preview has found ends the preview as done. A machine that was lost is found, as long as no other order was made. Of an
+// order that has ended otherwise the events are kept, and change nothing.
 func (s *Store) Report(ctx context.Context, order string, events []plan.Event, now time.Time) (seq int64, err error) {
 	err = s.write(ctx, "store report on order "+order, func(ctx context.Context, t *tx) error {
 		o, err := t.order(ctx, order)
@@ -155,35 +155,54 @@ func (s *Store) Report(ctx context.Context, order string, events []plan.Event, n
 				continue
 			}
 			seq = e.Seq
-			e.Text = clean(e.Text)
-			switch e.Kind {
-			case plan.KindStep, plan.KindProgress, plan.KindInfo, plan.KindWarn, plan.KindFailed, plan.KindDone:
-			default:
-				e.Kind = plan.KindInfo // the diary's other kinds are the server's words
-			}
-			t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(e.Kind), Text: e.Text, Machine: &e})
-			if o.State != OrderConsumed {
-				continue
-			}
-			switch e.Kind {
-			case plan.KindFailed:
-				o.State = OrderFailed
-				if _, err := t.exec(ctx, `UPDATE orders SET state = ?, ended = ? WHERE id = ?`, string(OrderFailed), stamp(now), order); err != nil {
-					return err
-				}
-				if err := t.setState(ctx, o.SN, Failed); err != nil {
-					return err
-				}
-			case plan.KindDone:
-				if _, err := t.exec(ctx, `UPDATE orders SET finished = ? WHERE id = ? AND finished = 0`, stamp(now), order); err != nil {
-					return err
-				}
+			if err := t.reported(ctx, o, e, now); err != nil {
+				return err
 			}
 		}
 		_, err = t.exec(ctx, `UPDATE orders SET heard = ?, seq = ? WHERE id = ?`, stamp(now), seq, order)
 		return err
 	})
 	return seq, err
+}
+
+// reported stores one event, and does what follows from it. o is changed with it.
+func (t *tx) reported(ctx context.Context, o *Order, e plan.Event, now time.Time) error {
+	found := e.Outlook
+	e.Outlook = nil // it is the order's, and not the diary's
+	e.Text = clean(e.Text)
+	switch e.Kind {
+	case plan.KindStep, plan.KindProgress, plan.KindInfo, plan.KindWarn, plan.KindFailed, plan.KindDone, plan.KindPreview:
+	default:
+		e.Kind = plan.KindInfo // the diary's other kinds are the server's words
+	}
+	t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(e.Kind), Text: e.Text, Machine: &e})
+	if o.State != OrderConsumed {
+		return nil
+	}
+	switch {
+	case e.Kind == plan.KindFailed:
+		return t.settle(ctx, o, OrderFailed, Failed, "", now)
+	case e.Kind == plan.KindDone && !o.Preview:
+		_, err := t.exec(ctx, `UPDATE orders SET finished = ? WHERE id = ? AND finished = 0`, stamp(now), o.ID)
+		return err
+	case e.Kind == plan.KindPreview && o.Preview && found != nil:
+		text, err := outlookText(*found)
+		if err != nil {
+			t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(plan.KindFailed), Text: "the preview cannot be kept: " + err.Error()})
+			return t.settle(ctx, o, OrderFailed, Failed, "", now)
+		}
+		return t.settle(ctx, o, OrderDone, Installed, text, now)
+	}
+	return nil
+}
+
+// settle ends an order by what its machine has said.
+func (t *tx) settle(ctx context.Context, o *Order, state OrderState, host State, outlook string, now time.Time) error {
+	o.State = state
+	if _, err := t.exec(ctx, `UPDATE orders SET state = ?, outlook = ?, ended = ? WHERE id = ?`, string(state), outlook, stamp(now), o.ID); err != nil {
+		return err
+	}
+	return t.moveHost(ctx, o, host)
 }
 
 // find makes a lost installation live again that is heard from. o is changed with it.
@@ -195,43 +214,19 @@ func (t *tx) find(ctx context.Context, o *Order) error {
 	if err != nil || !newest {
 		return err
 	}
+	if other, err := t.live(ctx, o.SN); err != nil || other != nil {
+		return err // a preview that waits for the machine
+	}
 	_, err = t.exec(ctx, `UPDATE orders SET state = 'consumed', ended = 0, lost = 0 WHERE id = ?`, o.ID)
 	if err != nil {
 		return err
 	}
-	if err := t.setState(ctx, o.SN, Installing); err != nil {
+	if err := t.moveHost(ctx, o, Installing); err != nil {
 		return err
 	}
 	o.State, o.Lost, o.Ended = OrderConsumed, false, time.Time{}
-	t.append(Event{SN: o.SN, Order: o.ID, Kind: "found", Text: "the machine is heard again: the installation goes on"})
+	t.append(Event{SN: o.SN, Order: o.ID, Kind: "found", Text: "the machine is heard again: it goes on"})
 	return nil
-}
-
-// EndOrder ends a live order as done or failed, and the host is installed or failed. An order that has ended so already
-// stays as it is.
-func (s *Store) EndOrder(ctx context.Context, id string, state OrderState, text string, now time.Time) error {
-	return s.write(ctx, "end order "+id, func(ctx context.Context, t *tx) error {
-		o, err := t.order(ctx, id)
-		if err != nil {
-			return err
-		}
-		var host State
-		switch state {
-		case OrderDone:
-			host = Installed
-		case OrderFailed:
-			host = Failed
-		default:
-			return invalid("state", fmt.Sprintf("an order does not end as %q here: CancelOrder and ExpireOrders do that", state))
-		}
-		switch {
-		case o.State == state:
-			return nil
-		case !o.Live():
-			return fmt.Errorf("it is %s: %w", o.State, ErrConflict)
-		}
-		return t.end(ctx, o, state, host, now, Event{Kind: string(state), Text: clean(text)})
-	})
 }
 
 // Silent returns the consumed orders whose machines were last heard before since: those that wait, those that install,
@@ -273,6 +268,9 @@ func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now
 		o, err := t.order(ctx, order)
 		if err != nil {
 			return err
+		}
+		if o.Preview {
+			return fmt.Errorf("it is a preview, which installs nothing: %w", ErrConflict)
 		}
 		if o.State == OrderDone {
 			return nil

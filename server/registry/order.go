@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"path"
 	"strings"
 	"time"
 )
@@ -14,23 +13,32 @@ import (
 // OrderLife is how long an order waits for its machine where nobody says otherwise.
 const OrderLife = 24 * time.Hour
 
-const orderColumns = `id, sn, image, person, reason, names, disk, wipe, finally, state, boot, seq, lost, created, expires, consumed, started, heard, finished, ended`
+const orderColumns = `id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, state, boot, seq, lost, created, expires, consumed, started, heard, finished, ended`
 
 func scanOrder(row scanner) (Order, error) {
 	var o Order
-	var names, lost, created, expires, consumed, started, heard, finished, ended int64
-	var wipe, state string
-	err := row.Scan(&o.ID, &o.SN, &o.Image, &o.By, &o.Reason, &names, &o.Disk, &wipe, &o.Done, &state, &o.Boot, &o.seq, &lost,
+	var names, fresh, preview, lost, created, expires, consumed, started, heard, finished, ended int64
+	var disk, disks, wipe, unseal, declared, state string
+	err := row.Scan(&o.ID, &o.SN, &o.Image, &o.By, &o.Reason, &names, &disk, &disks, &wipe, &unseal, &fresh, &declared, &preview, &o.Done, &state, &o.Boot, &o.seq, &lost,
 		&created, &expires, &consumed, &started, &heard, &finished, &ended)
 	if err != nil {
 		return o, err
 	}
-	if wipe != "" {
-		if err := json.Unmarshal([]byte(wipe), &o.Wipe); err != nil {
+	for _, f := range []struct {
+		text string
+		to   any
+	}{{disks, &o.Disks}, {wipe, &o.Wipe}, {unseal, &o.Unseal}, {declared, &o.Layout}} {
+		if f.text == "" {
+			continue
+		}
+		if err := json.Unmarshal([]byte(f.text), f.to); err != nil {
 			return o, fmt.Errorf("read order %s as it is stored: %w", o.ID, err)
 		}
 	}
-	o.State, o.Names, o.Lost = OrderState(state), int(names), lost != 0
+	if disk != "" {
+		o.Disks = []string{disk} // of an order from before schema 2
+	}
+	o.State, o.Names, o.Lost, o.Fresh, o.Preview = OrderState(state), int(names), lost != 0, fresh != 0, preview != 0
 	o.Created, o.Expires, o.Consumed, o.Started = moment(created), moment(expires), moment(consumed), moment(started)
 	o.Heard, o.Finished, o.Ended = moment(heard), moment(finished), moment(ended)
 	return o, nil
@@ -50,24 +58,25 @@ func (t *tx) live(ctx context.Context, sn string) (*Order, error) {
 }
 
 // newest reports whether what the host does is still this order's: nobody has made another one since, or deleted the host.
+// What a preview says is over with the next order of any kind; what was installed stays, however many previews follow.
 func (t *tx) newest(ctx context.Context, o *Order) (bool, error) {
 	id, err := first(ctx, t, func(row scanner) (id string, err error) { return id, row.Scan(&id) },
-		`SELECT id FROM orders WHERE sn = ? AND gone = 0 ORDER BY made DESC LIMIT 1`, o.SN)
+		`SELECT id FROM orders WHERE sn = ? AND gone = 0 AND preview <= ? ORDER BY made DESC LIMIT 1`, o.SN, flag(o.Preview))
 	return id != nil && *id == o.ID, err
 }
 
-// CreateOrder stores a person's wish that a machine be installed. names is how often the person named the host: a protected
+// CreateOrder stores a person's wish that a machine be installed, or preview that. names is how often the person named the host: a protected
 // host wants 2. The image is name/version; an empty one is the host's, if that names a version. An order that gives no end
 // lives for OrderLife. There may be no other live order for the host, and the host may not be new: somebody has to have
-// looked at it.
+// looked at it. A preview leaves the host in its state, and needs a protected host's name only once.
 func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Order, err error) {
 	err = s.write(ctx, "order installation of "+o.SN, func(ctx context.Context, t *tx) error {
 		h, err := t.host(ctx, o.SN)
 		if err != nil {
 			return err
 		}
-		made := Order{ID: newID(), SN: o.SN, Image: o.Image, By: strings.TrimSpace(o.By), Reason: strings.TrimSpace(o.Reason), Disk: o.Disk, Wipe: o.Wipe,
-			Done: o.Done, State: OrderOpen, Names: names, Created: t.now, Expires: o.Expires}
+		made := Order{ID: newID(), SN: o.SN, Image: o.Image, By: strings.TrimSpace(o.By), Reason: strings.TrimSpace(o.Reason), Disks: o.Disks, Wipe: o.Wipe,
+			Unseal: o.Unseal, Fresh: o.Fresh, Layout: o.Layout, Preview: o.Preview, Done: o.Done, State: OrderOpen, Names: names, Created: t.now, Expires: o.Expires}
 		if made.Image == "" {
 			made.Image = h.Image
 		}
@@ -95,11 +104,11 @@ func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Ord
 		if err := t.insertOrder(ctx, made, h.State); err != nil {
 			return err
 		}
-		if err := t.setState(ctx, o.SN, Ordered); err != nil {
+		if err := t.moveHost(ctx, &made, Ordered); err != nil {
 			return err
 		}
 		t.append(Event{SN: o.SN, Order: made.ID, Kind: "ordered", By: made.By, Text: fmt.Sprintf("%s ordered: %s; the order waits until %s",
-			made.Image, made.Reason, made.Expires.UTC().Format(time.RFC3339))})
+			made.what(), made.Reason, made.Expires.UTC().Format(time.RFC3339))})
 		order, err = t.order(ctx, made.ID)
 		return err
 	})
@@ -109,62 +118,44 @@ func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Ord
 	return order, nil
 }
 
-// validate checks an order that is to be made for the host.
-func (o *Order) validate(h *stored, now time.Time) error {
-	var e Invalid
-	if o.By == "" {
-		e.add("by", "an order is a person's: a name is wanted")
+// what is ordered, for the diary.
+func (o *Order) what() string {
+	if o.Preview {
+		return "a preview of " + o.Image
 	}
-	if o.Reason == "" {
-		e.add("reason", "a reason is wanted")
+	return o.Image
+}
+
+// moveHost moves the order's host on its way. Of a preview nothing shows in the host.
+func (t *tx) moveHost(ctx context.Context, o *Order, state State) error {
+	if o.Preview {
+		return nil
 	}
-	for _, f := range []struct{ name, value string }{{"by", o.By}, {"reason", o.Reason}, {"disk", o.Disk}} {
-		if problem := checkLine(f.value); problem != "" {
-			e.add(f.name, "%s", problem)
-		}
-	}
-	for i, w := range o.Wipe {
-		if problem := checkLine(w); problem != "" || w == "" {
-			e.add(fmt.Sprintf("wipe[%d]", i), "it is not a disk's serial number, WWN or path")
-		}
-	}
-	switch {
-	case o.Image == "":
-		e.add("image", "neither the order nor the host names a release")
-	case !imageText.MatchString(o.Image) || !strings.Contains(o.Image, "/"):
-		e.add("image", "%q is not a release with its version, as web/1.2", o.Image)
-	}
-	if o.Disk != "" && strings.HasPrefix(o.Disk, "/") && path.Clean(o.Disk) != o.Disk {
-		e.add("disk", "%q is not a path", o.Disk)
-	}
-	if o.Done != "" && o.Done != "reboot" && o.Done != "poweroff" && o.Done != "wait" {
-		e.add("done", "%q is none of reboot, poweroff and wait", o.Done)
-	}
-	if !now.Before(o.Expires) {
-		e.add("expires", "%s has passed", o.Expires.UTC().Format(time.RFC3339))
-	}
-	if h.Protect && o.Names < 2 {
-		e.add("sn", "%s is protected: name it twice to have it installed", o.SN)
-	}
-	return e.orNil()
+	return t.setState(ctx, o.SN, state)
 }
 
 func (t *tx) insertOrder(ctx context.Context, o Order, prior State) error {
-	wipe := ""
-	if len(o.Wipe) > 0 {
-		data, err := json.Marshal(o.Wipe)
+	var texts [4]string
+	for i, f := range []struct {
+		value any
+		there bool
+	}{{o.Disks, len(o.Disks) > 0}, {o.Wipe, len(o.Wipe) > 0}, {o.Unseal, len(o.Unseal) > 0}, {o.Layout, o.Layout != nil}} {
+		if !f.there {
+			continue
+		}
+		data, err := json.Marshal(f.value)
 		if err != nil {
 			return err
 		}
-		wipe = string(data)
+		texts[i] = string(data)
 	}
 	made, err := t.next(ctx, "order", 1)
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, `INSERT INTO orders (id, sn, image, person, reason, names, disk, wipe, finally, state, prior, rack, boot, seq, turn, queued, lost, gone, created, expires, consumed, started, heard, finished, ended, made)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, ?, ?, 0, 0, 0, 0, 0, ?)`,
-		o.ID, o.SN, o.Image, o.By, o.Reason, o.Names, o.Disk, wipe, o.Done, string(o.State), string(prior), stamp(o.Created), stamp(o.Expires), made)
+	_, err = t.exec(ctx, `INSERT INTO orders (id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, state, prior, rack, boot, seq, turn, queued, lost, gone, created, expires, consumed, started, heard, finished, ended, made)
+		VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, ?, ?, 0, 0, 0, 0, 0, ?)`,
+		o.ID, o.SN, o.Image, o.By, o.Reason, o.Names, texts[0], texts[1], texts[2], flag(o.Fresh), texts[3], flag(o.Preview), o.Done, string(o.State), string(prior), stamp(o.Created), stamp(o.Expires), made)
 	return err
 }
 
@@ -251,11 +242,12 @@ func (s *Store) CancelOrder(ctx context.Context, id, by, reason string) error {
 			text += ": " + reason
 		}
 		state := Failed
-		if o.Started.IsZero() {
+		switch {
+		case o.Started.IsZero():
 			if state, err = t.prior(ctx, o); err != nil {
 				return err
 			}
-		} else {
+		case !o.Preview:
 			text += "; the installation had begun"
 		}
 		return t.end(ctx, o, OrderCancelled, state, t.now, Event{Kind: "cancelled", By: by, Text: text})
@@ -271,12 +263,13 @@ func (t *tx) prior(ctx context.Context, o *Order) (State, error) {
 	return State(*v), nil
 }
 
-// end makes an order be no more, with the host's state and a line in the diary.
+// end makes an order be no more, with a line in the diary and the host's state, which is Lost for an order whose machine went
+// silent. A preview's host stays as it is.
 func (t *tx) end(ctx context.Context, o *Order, state OrderState, host State, now time.Time, e Event) error {
 	if _, err := t.exec(ctx, `UPDATE orders SET state = ?, ended = ?, lost = ? WHERE id = ?`, string(state), stamp(now), flag(host == Lost), o.ID); err != nil {
 		return err
 	}
-	if err := t.setState(ctx, o.SN, host); err != nil {
+	if err := t.moveHost(ctx, o, host); err != nil {
 		return err
 	}
 	e.SN, e.Order = o.SN, o.ID

@@ -47,7 +47,7 @@ func (s *slots) take(w waiter) {
 // StartOrder gives a consumed order a slot and its installation a token (the digest is the SHA-256, in hex). Where there is no
 // slot, place is the machine's place in the queue, 1 for the next; the machine asks again, and by that stays in the queue.
 // Who consumed first starts first, among those that wait for the same. A started order that asks again gets another token,
-// and keeps the ones before.
+// and keeps the ones before. A preview takes no slot: it reads some sectors of the disks and a manifest.
 func (s *Store) StartOrder(ctx context.Context, id, tokenDigest string, limits SlotLimits, now time.Time) (place int, err error) {
 	err = s.write(ctx, "start order "+id, func(ctx context.Context, t *tx) error {
 		place = 0
@@ -67,8 +67,10 @@ func (s *Store) StartOrder(ctx context.Context, id, tokenDigest string, limits S
 			if err := t.guard(ctx, o); err != nil {
 				return err
 			}
-			if place, err = t.place(ctx, id, limits, now); err != nil {
-				return err
+			if !o.Preview {
+				if place, err = t.place(ctx, id, limits, now); err != nil {
+					return err
+				}
 			}
 		}
 		if place > 0 {
@@ -84,8 +86,12 @@ func (s *Store) StartOrder(ctx context.Context, id, tokenDigest string, limits S
 		if _, err := t.exec(ctx, `UPDATE orders SET started = ?, heard = ? WHERE id = ?`, stamp(now), stamp(now), id); err != nil {
 			return err
 		}
-		t.append(Event{SN: o.SN, Order: id, Kind: "started", Text: "the installation of " + o.Image + " starts"})
-		return t.setState(ctx, o.SN, Installing)
+		text := "the installation of " + o.Image + " starts"
+		if o.Preview {
+			text = "the preview of " + o.Image + " starts"
+		}
+		t.append(Event{SN: o.SN, Order: id, Kind: "started", Text: text})
+		return t.moveHost(ctx, o, Installing)
 	})
 	return place, err
 }
@@ -96,7 +102,7 @@ func (t *tx) place(ctx context.Context, id string, limits SlotLimits, now time.T
 	if limits == (SlotLimits{}) {
 		return 0, nil
 	}
-	const columns = `SELECT id, rack, image, turn, started FROM orders WHERE state = 'consumed' AND `
+	const columns = `SELECT id, rack, image, turn, started FROM orders WHERE state = 'consumed' AND preview = 0 AND `
 	me, err := first(ctx, t, scanWaiter, columns+`id = ?`, id)
 	if err != nil {
 		return 0, err
@@ -111,7 +117,7 @@ func (t *tx) place(ctx context.Context, id string, limits SlotLimits, now time.T
 	}
 	comes := stamp(now.Add(-plan.LostSeconds * time.Second))
 	ahead := func() (int, error) {
-		n, err := t.number(ctx, `SELECT COUNT(*) FROM orders WHERE state = 'consumed' AND started = 0 AND turn < ? AND heard > ?`, me.turn, comes)
+		n, err := t.number(ctx, `SELECT COUNT(*) FROM orders WHERE state = 'consumed' AND preview = 0 AND started = 0 AND turn < ? AND heard > ?`, me.turn, comes)
 		return int(n) + 1, err
 	}
 	if !taken.fits(*me) {
@@ -145,10 +151,10 @@ func (t *tx) wait(ctx context.Context, o *Order, place int, now time.Time) error
 }
 
 // Queue returns the installations that run or wait for their first boot, in the order in which they consumed their orders,
-// and then those that wait for a slot, with their places.
+// and then those that wait for a slot, with their places. Previews are in no queue.
 func (s *Store) Queue(ctx context.Context) (list []Order, err error) {
 	err = s.ask(ctx, "list queue", func(ctx context.Context, t *tx) error {
-		list, err = all(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE state = 'consumed' ORDER BY CASE WHEN started > 0 THEN 0 ELSE 1 END, turn`)
+		list, err = all(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE state = 'consumed' AND preview = 0 ORDER BY CASE WHEN started > 0 THEN 0 ELSE 1 END, turn`)
 		return err
 	})
 	place := 0
@@ -165,7 +171,7 @@ func (s *Store) Queue(ctx context.Context) (list []Order, err error) {
 type Counts struct {
 	Hosts  map[State]int      `json:"hosts"`
 	Orders map[OrderState]int `json:"orders"`
-	// Installing, FirstBoot and Waiting divide the consumed orders.
+	// Installing, FirstBoot and Waiting divide the consumed orders that are no previews.
 	Installing int `json:"installing"`
 	FirstBoot  int `json:"first_boot"`
 	Waiting    int `json:"waiting"`
@@ -197,7 +203,7 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 		for _, g := range orders {
 			c.Orders[OrderState(g.name)] = g.n
 		}
-		phases, err := all(ctx, t, scan, `SELECT CASE WHEN started = 0 THEN 'waiting' WHEN finished = 0 THEN 'installing' ELSE 'first' END, COUNT(*) FROM orders WHERE state = 'consumed' GROUP BY 1`)
+		phases, err := all(ctx, t, scan, `SELECT CASE WHEN started = 0 THEN 'waiting' WHEN finished = 0 THEN 'installing' ELSE 'first' END, COUNT(*) FROM orders WHERE state = 'consumed' AND preview = 0 GROUP BY 1`)
 		if err != nil {
 			return err
 		}

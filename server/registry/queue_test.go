@@ -3,10 +3,12 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 )
 
@@ -60,7 +62,7 @@ func TestTheQueueIsFairWithinEachLimit(t *testing.T) {
 		start("SN-2", two, 0)
 		// SN-5 is not heard any more: what comes after it does not wait for it.
 		now = now.Add(2 * plan.LostSeconds * time.Second)
-		if err := s.EndOrder(ctx, orders["SN-4"].ID, OrderFailed, "no disk", now); err != nil {
+		if _, err := s.Report(ctx, orders["SN-4"].ID, []plan.Event{{Seq: 1, Kind: plan.KindFailed, Text: "no disk"}}, now); err != nil {
 			t.Fatal(err)
 		}
 		orders["SN-8"] = func() *Order {
@@ -106,7 +108,13 @@ func TestAnOrderThatCannotBeIsRefused(t *testing.T) {
 			"an image, no version":  {func(o *Order) { o.Image = "web" }, 1, ErrInvalid, "image: "},
 			"an end in the past":    {func(o *Order) { o.Expires = time.Now().Add(-time.Second) }, 1, ErrInvalid, "expires: "},
 			"an unknown end":        {func(o *Order) { o.Done = "explode" }, 1, ErrInvalid, "done: "},
-			"a disk of two lines":   {func(o *Order) { o.Disk = "a\nb" }, 1, ErrInvalid, "disk: "},
+			"a disk of two lines":   {func(o *Order) { o.Disks = []string{"a", "a\nb"} }, 1, ErrInvalid, "disks[1]: "},
+			"a disk twice":          {func(o *Order) { o.Disks = []string{"a", "b", "a"} }, 1, ErrInvalid, `disks[2]: "a" is named twice`},
+			"a path with dots":      {func(o *Order) { o.Disks = []string{"/dev/../sda"} }, 1, ErrInvalid, "is not a path"},
+			"too many disks":        {func(o *Order) { o.Disks = make([]string, 257) }, 1, ErrInvalid, "256 is the most"},
+			"a seal of nobody":      {func(o *Order) { o.Unseal = []string{"SN-7", "Default string"} }, 1, ErrInvalid, "unseal[1]: "},
+			"a layout with a fault": {func(o *Order) { o.Layout = &layout.Layout{Filesystem: "zfs"} }, 1, ErrInvalid, "layout.filesystem: "},
+			"a preview with an end": {func(o *Order) { o.Preview, o.Done = true, "reboot" }, 1, ErrInvalid, "done: after a preview"},
 			"an empty disk to wipe": {func(o *Order) { o.Wipe = []string{"a", ""} }, 1, ErrInvalid, "wipe[1]: "},
 			"protected, named once": {func(o *Order) { o.SN = "SN-2" }, 1, ErrInvalid, "name it twice"},
 		} {
@@ -116,8 +124,9 @@ func TestAnOrderThatCannotBeIsRefused(t *testing.T) {
 				t.Errorf("%s: got %v, want %q", name, err, c.want)
 			}
 		}
-		o, err := s.CreateOrder(ctx, Order{SN: "SN-2", By: "alice", Reason: "a new disk", Disk: "/dev/sda", Wipe: []string{"WD-1", "WD-2"}, Done: "poweroff"}, 2)
-		if err != nil || o.Image != "web/2.0" || o.Expires.Sub(o.Created) != OrderLife || len(o.Wipe) != 2 || o.Done != "poweroff" || o.Names != 2 || !o.Live() {
+		o, err := s.CreateOrder(ctx, Order{SN: "SN-2", By: "alice", Reason: "a new disk", Disks: []string{"/dev/sda", "WD-2"}, Wipe: []string{"WD-1", "WD-2"},
+			Unseal: []string{"SN-7"}, Fresh: true, Layout: &layout.Layout{Preset: layout.Mirror}, Done: "kexec"}, 2)
+		if err != nil || !slices.Equal(o.Disks, []string{"/dev/sda", "WD-2"}) || !slices.Equal(o.Unseal, []string{"SN-7"}) || !o.Fresh || o.Layout == nil || o.Layout.Preset != layout.Mirror || o.Preview || o.Image != "web/2.0" || o.Expires.Sub(o.Created) != OrderLife || len(o.Wipe) != 2 || o.Done != "kexec" || o.Names != 2 || !o.Live() {
 			t.Errorf("%+v, %v", o, err)
 		}
 		if _, err := s.CreateOrder(ctx, *o, 2); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), o.ID) {

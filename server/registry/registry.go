@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 )
 
@@ -49,10 +50,12 @@ type Host struct {
 	Owner    string `json:"owner,omitempty" yaml:"owner,omitempty"`
 	Rack     string `json:"rack,omitempty" yaml:"rack,omitempty"`
 	Position string `json:"position,omitempty" yaml:"position,omitempty"`
-	// Protect demands of an order that it names the host twice.
+	// Protect demands of an order that it names the host twice, and of a later one that it breaks the seal of what is installed.
 	Protect bool `json:"protect,omitempty" yaml:"protect,omitempty"`
 	// Network, if given, takes the place of ip, netmask and gw.
 	Network *plan.Network `json:"network,omitempty" yaml:"network,omitempty"`
+	// Layout, if given, takes the place of the release's.
+	Layout *layout.Layout `json:"layout,omitempty" yaml:"layout,omitempty"`
 	// CheckNetwork tries the host's own network before anything is erased. Default: true for a host with static addresses.
 	CheckNetwork *bool       `json:"check_network,omitempty" yaml:"check_network,omitempty"`
 	Users        []plan.User `json:"users,omitempty" yaml:"users,omitempty"`
@@ -89,24 +92,30 @@ type OrderState string
 const (
 	OrderOpen      OrderState = "open"      // nobody has come for it yet
 	OrderConsumed  OrderState = "consumed"  // one boot has it
-	OrderDone      OrderState = "done"      // the installed system has booted
+	OrderDone      OrderState = "done"      // the installed system has booted, or the preview is there
 	OrderFailed    OrderState = "failed"    // the installation failed, or the machine was lost
 	OrderCancelled OrderState = "cancelled" // a person took it back
 	OrderExpired   OrderState = "expired"   // nobody came in time
 )
 
-// Order is a person's wish that a machine be installed, once.
+// Order is a person's wish that a machine be installed, or say what that would do, once.
 type Order struct {
 	ID     string `json:"id"`
 	SN     string `json:"sn"`
 	Image  string `json:"image"` // name/version
 	By     string `json:"by"`    // the person
 	Reason string `json:"reason"`
-	// Disk and Wipe are as in plan.Plan.
-	Disk  string     `json:"disk,omitempty"`
-	Wipe  []string   `json:"wipe,omitempty"`
-	Done  string     `json:"done,omitempty"` // reboot (default), poweroff, wait
-	State OrderState `json:"state"`
+	// Disks, Wipe, Unseal and Fresh are as in plan.Plan.
+	Disks  []string `json:"disks,omitempty"`
+	Wipe   []string `json:"wipe,omitempty"`
+	Unseal []string `json:"unseal,omitempty"`
+	Fresh  bool     `json:"fresh,omitempty"`
+	// Layout, if given, takes the place of the host's and the release's.
+	Layout *layout.Layout `json:"layout,omitempty"`
+	// Preview makes the machine say what an installation would do, and do nothing. The host stays in the state that it has.
+	Preview bool       `json:"preview,omitempty"`
+	Done    string     `json:"done,omitempty"` // reboot (default), kexec, poweroff, wait
+	State   OrderState `json:"state"`
 	// Names is how often the person named the host: a protected host wants 2.
 	Names int `json:"names,omitempty"`
 
@@ -132,6 +141,14 @@ type Order struct {
 
 // Live reports whether the order can still become an installation, or is one.
 func (o *Order) Live() bool { return o.State == OrderOpen || o.State == OrderConsumed }
+
+// LayoutFor is the layout that takes the place of the release's: the order's, else the host's, else nil.
+func (o *Order) LayoutFor(h *Host) *layout.Layout {
+	if o.Layout != nil {
+		return o.Layout
+	}
+	return h.Layout
+}
 
 // Event is one line of a host's diary.
 type Event struct {

@@ -130,6 +130,7 @@ func ValidateHost(h *Host) error {
 	checkNetwork(&e, h.Network)
 	checkUsers(&e, h.Users)
 	checkFiles(&e, h.Files)
+	checkLayout(&e, h.Layout)
 	if len(h.Metadata) > 0 {
 		if _, err := parseObject(h.Metadata); err != nil {
 			e.add("metadata", "%s", err)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 )
 
 // Errors that callers tell apart.
@@ -50,8 +51,12 @@ type Release struct {
 	// KernelArgs are the installed system's.
 	KernelArgs []string `json:"kernel_args,omitempty"`
 	// LinuxEFI is true if its own GRUB starts kernels with linuxefi and initrdefi (EL7).
-	LinuxEFI bool   `json:"linux_efi,omitempty"`
-	Files    []File `json:"files,omitempty"` // by name
+	LinuxEFI bool `json:"linux_efi,omitempty"`
+	// Layout is what becomes of the disks where nobody says otherwise, and Tools are the programs that its initramfs has for it
+	// and for others, by the names of layout.Tools.
+	Layout layout.Layout `json:"layout"`
+	Tools  []string      `json:"tools,omitempty"`
+	Files  []File        `json:"files,omitempty"` // by name
 	// Key is the ID of the trusted key that signed it; empty if no keys are configured.
 	Key string `json:"key,omitempty"`
 	// Problem says why it may not be installed; empty if it may.

@@ -191,6 +191,7 @@ func (e *entry) readManifest(data []byte, trust []image.PublicKey) error {
 		return fmt.Errorf("its manifest is that of %s/%s: a release lies in <name>/<version>", m.Name, m.Version)
 	}
 	e.release.Arch, e.release.Distro, e.release.KernelRelease = m.Arch, m.Distro.Name, m.KernelRelease
+	e.release.Layout, e.release.Tools = m.Layout, m.Tools
 	e.release.NetworkFormat, e.release.KernelArgs, e.release.Created = m.NetworkFormat, m.KernelArgs, time.Unix(m.Created, 0).UTC()
 	e.release.LinuxEFI = m.BootLoader.GRUB != nil && m.BootLoader.GRUB.LinuxEFI
 	return e.enterFiles(m.Files)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"imgbuild/image/layout"
 	"imgbuild/profiles/strict"
 )
 
@@ -50,6 +51,9 @@ func (d *decoder) cell(v *value, t reflect.Type, name string) *value {
 	}
 	raw := t == reflect.TypeFor[json.RawMessage]()
 	switch {
+	case t == reflect.TypeFor[layout.Layout]() && !strings.HasPrefix(strings.TrimSpace(v.text), "{"): // a preset's name is a layout
+		preset := &value{line: v.line, kind: text, text: strings.TrimSpace(v.text)}
+		return &value{line: v.line, kind: object, members: []member{{"preset", v.line, preset}}}
 	case raw, t.Kind() == reflect.Struct && !isText(t), t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && !isText(t.Elem()):
 		parsed, err := parseJSON([]byte(v.text), d.line)
 		if err != nil {

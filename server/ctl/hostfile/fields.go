@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"imgbuild/server/registry"
@@ -120,6 +121,41 @@ func (e Entry) Sets(name string) bool {
 // ClearsPassword reports whether the entry says that there is to be no password. A host does not show that it has one.
 func (e Entry) ClearsPassword() bool {
 	return slices.ContainsFunc(e.sets, func(s set) bool { return (s.name() == passwordField || s.name() == "oob") && s.value.empty() })
+}
+
+// At is the line that says something of a field, or of what is inside of it, as layout.disks[0].size; the entry's own if none
+// does.
+func (e Entry) At(field string) int {
+	keys := strings.Split(strings.NewReplacer("[", ".", "]", "").Replace(field), ".")
+	for _, s := range e.sets {
+		if len(keys) >= len(s.path) && slices.Equal(keys[:len(s.path)], s.path) && s.value.line > 0 {
+			return s.value.at(keys[len(s.path):])
+		}
+	}
+	return e.Line
+}
+
+// at is the line of what is inside of a value, by keys and indexes; of what is not there, that of what it would be in.
+func (v *value) at(keys []string) int {
+	line := v.line
+	for _, key := range keys {
+		var next *value
+		if i, err := strconv.Atoi(key); err == nil && v.kind == list && i < len(v.items) {
+			next = v.items[i]
+		}
+		for _, m := range v.members {
+			if m.key == key {
+				next, line = m.value, m.line
+			}
+		}
+		if next == nil {
+			break
+		}
+		if v = next; v.line > 0 {
+			line = v.line
+		}
+	}
+	return line
 }
 
 // Apply writes what the entry says into a host and leaves everything else of it alone. What does not fit its field is

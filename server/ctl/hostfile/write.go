@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"imgbuild/image/layout"
 	"imgbuild/server/ctl/show"
 	"imgbuild/server/registry"
 )
@@ -145,6 +146,9 @@ func cellText(v reflect.Value) (string, error) {
 			words[i] = fmt.Sprint(v.Index(i).Interface())
 		}
 		return strings.Join(words, " "), nil
+	}
+	if l, ok := v.Interface().(layout.Layout); ok && reflect.DeepEqual(l, layout.Layout{Preset: l.Preset}) {
+		return string(l.Preset), nil
 	}
 	j, err := json.Marshal(v.Interface())
 	return string(j), err

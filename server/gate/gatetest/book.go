@@ -10,19 +10,26 @@ import (
 
 // order is a person's order, for a machine that may be there or not.
 func (p *play) order(m *machine) {
-	e := &entry{sn: m.serial, names: 1 + p.r.IntN(2), offered: map[string]bool{}}
+	e := &entry{sn: m.serial, names: 1 + p.r.IntN(2), preview: p.r.IntN(3) == 0, offered: map[string]bool{}}
 	e.expires = p.clock.now.Add([]time.Duration{0, time.Minute, time.Hour, 5 * time.Hour}[p.r.IntN(4)])
-	o, err := p.w.CreateOrder(p.ctx, registry.Order{SN: m.serial, Image: "web/1.0", By: "alice", Reason: "a test", Expires: e.expires}, e.names)
+	before := p.host(m.serial)
+	o, err := p.w.CreateOrder(p.ctx, registry.Order{SN: m.serial, Image: "web/1.0", By: "alice", Reason: "a test", Preview: e.preview, Expires: e.expires}, e.names)
 	result := p.class(err)
 	if result != "ok" {
 		p.line("order %s: %s", m.serial, result)
 		return
 	}
 	p.stats["ordered"]++
+	if o.Preview != e.preview {
+		p.breaks("a preview %v was ordered and order %+v was made", e.preview, o)
+	}
 	for i, other := range p.book {
 		if i > 0 && other.sn == e.sn && !other.over {
 			if other.boot == "" && !p.clock.now.Before(other.expires) {
 				other.over = true // an expired order makes place
+				if !other.preview {
+					before = nil // and its host is again what it was before that
+				}
 				continue
 			}
 			p.breaks("order %d was made while order %d lives", len(p.book), i)
@@ -32,8 +39,12 @@ func (p *play) order(m *machine) {
 	if !approved {
 		p.breaks("%s was ordered and nobody has approved it", e.sn)
 	}
-	if h.Protect && e.names < 2 {
+	if h.Protect && e.names < 2 && !e.preview {
 		p.breaks("%s is protected and was ordered by naming it once", e.sn)
+	}
+	if e.preview && before != nil {
+		p.unchanged(e, before, "the order for a preview")
+		p.stats["previews ordered"]++
 	}
 	e.id = o.ID
 	p.ordinal[o.ID] = len(p.book)
@@ -48,7 +59,9 @@ func (p *play) cancel() {
 	}
 	i := max(1, len(p.book)-1-p.r.IntN(6))
 	e := p.book[i]
+	before := p.host(e.sn)
 	result := p.class(p.w.CancelOrder(p.ctx, e.id, "alice", "a test"))
+	p.unchanged(e, before, "a preview's cancellation")
 	if result == "ok" {
 		e.over = true
 	}
@@ -77,12 +90,24 @@ func (p *play) lose() {
 	list, err := p.w.Silent(p.ctx, since)
 	p.class(err)
 	for _, o := range list {
+		before := p.host(o.SN)
 		lost, err := p.w.LoseOrder(p.ctx, o.ID, since, "nothing was heard of it", p.clock.now)
 		if p.class(err) == "ok" && !lost {
 			p.breaks("order %d is silent and is not lost", p.ordinal[o.ID])
 		}
 		p.stats["lost"]++
+		p.unchanged(p.book[p.ordinal[o.ID]], before, "a lost preview")
 		p.line("lose %d: %s", p.ordinal[o.ID], p.settle(o.ID))
+	}
+}
+
+// unchanged watches that nothing that happens to a preview shows in its host.
+func (p *play) unchanged(e *entry, before *registry.Host, what string) {
+	if !e.preview || before == nil {
+		return
+	}
+	if after := p.host(e.sn); after == nil || after.State != before.State || after.Booted != nil && before.Booted == nil {
+		p.breaks("%s took the host %s from %s to %+v", what, e.sn, before.State, after)
 	}
 }
 
@@ -125,10 +150,13 @@ func (p *play) settle(id string) string {
 	}
 	e := p.book[p.ordinal[id]]
 	if e.over && o.Live() {
-		if !e.erased {
+		if !e.erased && !e.shown {
 			p.breaks("order %d was over, had never begun, and lives again", p.ordinal[id])
 		}
 		p.stats["found"]++
+	}
+	if e.preview && !o.Finished.IsZero() {
+		p.breaks("order %d is a preview and has installed something: %+v", p.ordinal[id], o)
 	}
 	e.over, e.finished = !o.Live(), e.finished || !o.Finished.IsZero()
 	state := registry.State("gone")
@@ -168,6 +196,8 @@ func (p *play) mayInstall(m *machine, id, digest string, seen int64) {
 		p.breaks("boot %s installs by order %d, which is %q's", digest, n, e.boot)
 	case !e.offered[digest]:
 		p.breaks("boot %s installs by order %d, for which it was not started", digest, n)
+	case e.preview:
+		p.breaks("%s installs by order %d, which is for a preview", m.serial, n)
 	case e.over:
 		p.breaks("%s installs by order %d, which is over", m.serial, n)
 	case e.finished:
@@ -181,4 +211,29 @@ func (p *play) mayInstall(m *machine, id, digest string, seen int64) {
 		p.breaks("%s is protected and installs by order %d, which names it once", m.serial, n)
 	}
 	e.erased = true
+}
+
+// mayPreview is asked of each preview when its machine is told to make it.
+func (p *play) mayPreview(m *machine, id, digest string, seen int64) {
+	n := p.ordinal[id]
+	if n == 0 {
+		p.breaks("%s shows itself without an order that a person has made", m.serial)
+		return
+	}
+	e := p.book[n]
+	h, approved := p.hosts[m.serial]
+	switch {
+	case !e.preview:
+		p.breaks("%s makes a preview by order %d, which is for an installation", m.serial, n)
+	case e.sn != m.serial, e.boot != digest, !e.offered[digest]:
+		p.breaks("boot %s of %s makes a preview by order %d, which is %q's of %s", digest, m.serial, n, e.boot, e.sn)
+	case e.over:
+		p.breaks("%s makes a preview by order %d, which is over", m.serial, n)
+	case !approved:
+		p.breaks("%s makes a preview and nobody has approved it", m.serial)
+	case p.gate && seen == h.Revision && h.UUID != "" && m.uuid != "" && h.UUID != m.uuid,
+		p.gate && seen == h.Revision && len(h.MACs) > 0 && h.MACs[0] != m.mac:
+		p.breaks("a machine that is not the one that was written down makes a preview as %s", m.serial)
+	}
+	e.shown = true
 }

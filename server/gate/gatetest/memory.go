@@ -20,7 +20,8 @@ type Memory struct {
 	clock  func() time.Time
 	hosts  map[string]*registry.Host
 	orders map[string]*order
-	newest map[string]*order // by serial number
+	newest map[string]*order // by serial number, without previews
+	last   map[string]*order // with them
 	live   map[string]*order
 	offers map[string]offer
 	tokens map[string]*order
@@ -42,7 +43,7 @@ type offer struct {
 
 // NewMemory returns an empty registry.
 func NewMemory(clock func() time.Time) *Memory {
-	return &Memory{clock: clock, hosts: map[string]*registry.Host{}, orders: map[string]*order{}, newest: map[string]*order{},
+	return &Memory{clock: clock, hosts: map[string]*registry.Host{}, orders: map[string]*order{}, newest: map[string]*order{}, last: map[string]*order{},
 		live: map[string]*order{}, offers: map[string]offer{}, tokens: map[string]*order{}}
 }
 
@@ -118,7 +119,7 @@ func (m *Memory) CreateOrder(_ context.Context, o registry.Order, names int) (*r
 	switch {
 	case h == nil:
 		return nil, registry.ErrNotFound
-	case !o.Expires.After(now), h.Protect && names < 2:
+	case !o.Expires.After(now), h.Protect && names < 2 && !o.Preview:
 		return nil, registry.ErrInvalid
 	case h.State == registry.New:
 		return nil, registry.ErrConflict
@@ -131,16 +132,22 @@ func (m *Memory) CreateOrder(_ context.Context, o registry.Order, names int) (*r
 	}
 	o.ID, o.State, o.Created, o.Names = fmt.Sprintf("o%d", len(m.orders)+1), registry.OrderOpen, now, names
 	n := &order{Order: o, prior: h.State}
-	m.orders[o.ID], m.newest[o.SN], m.live[o.SN] = n, n, n
-	h.State = registry.Ordered
+	m.orders[o.ID], m.live[o.SN], m.last[o.SN] = n, n, n
+	if !o.Preview {
+		m.newest[o.SN], h.State = n, registry.Ordered
+	}
 	c := n.Order
 	return &c, nil
 }
 
 func (m *Memory) end(o *order, state registry.OrderState, host registry.State, now time.Time) {
 	o.State, o.Ended, o.Lost = state, now, host == registry.Lost
-	delete(m.live, o.SN)
-	m.state(o.SN, host)
+	if m.live[o.SN] == o { // a lost installation may end beside a preview
+		delete(m.live, o.SN)
+	}
+	if !o.Preview {
+		m.state(o.SN, host)
+	}
 }
 
 func (m *Memory) state(sn string, s registry.State) {
@@ -240,7 +247,7 @@ func (m *Memory) Consume(_ context.Context, id, digest string, now time.Time) (*
 	case o.State == registry.OrderConsumed && o.Boot == digest && !m.Trusting:
 	case !m.Trusting && (o.State != registry.OrderOpen || !now.Before(o.Expires) ||
 		!offered || f.sn != o.SN || f.order != id || !f.at.After(now.Add(-registry.OfferLife)) ||
-		m.hosts[o.SN].Protect && o.Names < 2):
+		m.hosts[o.SN].Protect && o.Names < 2 && !o.Preview):
 		return nil, registry.ErrConflict
 	default:
 		m.turn++
@@ -256,15 +263,22 @@ func (m *Memory) StartOrder(_ context.Context, id, token string, limits registry
 	switch {
 	case o == nil:
 		return 0, registry.ErrNotFound
-	case !m.Trusting && (o.State != registry.OrderConsumed || !o.Finished.IsZero() || o.Started.IsZero() && m.hosts[o.SN].Protect && o.Names < 2):
+	case !m.Trusting && (o.State != registry.OrderConsumed || !o.Finished.IsZero() || o.Started.IsZero() && m.hosts[o.SN].Protect && o.Names < 2 && !o.Preview):
 		return 0, registry.ErrConflict
 	}
 	o.Heard = now
+	if o.Preview {
+		if o.Started.IsZero() {
+			o.Started = now
+		}
+		m.tokens[token] = o
+		return 0, nil
+	}
 	if o.Started.IsZero() {
 		running, ahead := 0, 0
 		for _, l := range m.live {
 			switch {
-			case l.State != registry.OrderConsumed:
+			case l.State != registry.OrderConsumed, l.Preview:
 			case !l.Started.IsZero() && l.Finished.IsZero():
 				running++
 			case l.Started.IsZero() && l.turn < o.turn && l.Heard.After(now.Add(-plan.LostSeconds*time.Second)):
@@ -287,10 +301,12 @@ func (m *Memory) Report(_ context.Context, id string, events []plan.Event, now t
 	if o == nil {
 		return 0, registry.ErrNotFound
 	}
-	if o.Lost && m.newest[o.SN] == o && !o.gone {
+	if o.Lost && !o.gone && m.live[o.SN] == nil && (o.Preview && m.last[o.SN] == o || !o.Preview && m.newest[o.SN] == o) {
 		o.State, o.Lost, o.Ended = registry.OrderConsumed, false, time.Time{}
 		m.live[o.SN] = o
-		m.state(o.SN, registry.Installing)
+		if !o.Preview {
+			m.state(o.SN, registry.Installing)
+		}
 	}
 	for _, e := range events {
 		if e.Seq <= o.seq {
@@ -300,13 +316,13 @@ func (m *Memory) Report(_ context.Context, id string, events []plan.Event, now t
 		if o.State != registry.OrderConsumed {
 			continue
 		}
-		switch e.Kind {
-		case plan.KindFailed:
+		switch {
+		case e.Kind == plan.KindFailed:
 			m.end(o, registry.OrderFailed, registry.Failed, now)
-		case plan.KindDone:
-			if o.Finished.IsZero() {
-				o.Finished = now
-			}
+		case e.Kind == plan.KindPreview && o.Preview && e.Outlook != nil:
+			m.end(o, registry.OrderDone, "", now)
+		case e.Kind == plan.KindDone && !o.Preview && o.Finished.IsZero():
+			o.Finished = now
 		}
 	}
 	o.Heard = now
@@ -355,6 +371,8 @@ func (m *Memory) MarkBooted(_ context.Context, id string, _ plan.Booted, now tim
 	switch {
 	case o == nil:
 		return registry.ErrNotFound
+	case o.Preview:
+		return registry.ErrConflict
 	case o.State == registry.OrderDone:
 		return nil
 	case m.newest[o.SN] != o, o.gone, o.Started.IsZero():

@@ -66,10 +66,12 @@ type entry struct {
 	id       string
 	sn       string
 	names    int
+	preview  bool
 	expires  time.Time
 	offered  map[string]bool // digests of boots that were started for it
 	boot     string          // the digest of the one boot that installs
 	erased   bool            // that boot was told to install
+	shown    bool            // it was told to make the preview
 	finished bool
 	over     bool // cancelled, failed, expired, done or given up, and not found again
 }
@@ -234,7 +236,7 @@ func (p *play) boot(m *machine) {
 	}
 	m.digests = append(m.digests, digest)
 	id := ""
-	if v.Action == plan.Install {
+	if v.Action == plan.Install || v.Action == plan.Preview {
 		id = o.ID
 		p.book[p.ordinal[id]].offered[digest] = true
 	}
@@ -256,7 +258,7 @@ func (p *play) claim(m *machine, digest string) {
 	v := p.Decide(now, gate.Policy{InspectUnknown: true}, h, o, seen)
 	shown := p.hosts[m.serial].Revision // what was written down when it was compared
 	p.stats["claim: "+string(v.Action)]++
-	if v.Action != plan.Install {
+	if v.Action != plan.Install && v.Action != plan.Preview {
 		how := ""
 		if v.Action == plan.Inspect && h == nil {
 			_, _, err := p.w.SeeMachine(p.ctx, plan.Inventory{Serial: m.serial, UUID: m.uuid, NICs: []plan.NIC{{MAC: m.mac}}})
@@ -267,6 +269,10 @@ func (p *play) claim(m *machine, digest string) {
 	}
 	if !p.InTurn && p.r.IntN(4) == 0 { // somebody does something between the decision and the order
 		p.step()
+	}
+	before := p.host(m.serial)
+	if e := p.book[p.ordinal[o.ID]]; e.preview != (v.Action == plan.Preview) {
+		p.breaks("order %d is for a preview %v and is answered with %s", p.ordinal[o.ID], e.preview, v.Action)
 	}
 	if v.Consume {
 		if got, err := p.w.Consume(p.ctx, o.ID, digest, now); p.class(err) != "ok" {
@@ -289,6 +295,11 @@ func (p *play) claim(m *machine, digest string) {
 	case result != "ok":
 	case place > 0:
 		p.stats["waits"]++
+	case v.Action == plan.Preview:
+		p.mayPreview(m, o.ID, digest, shown)
+		p.unchanged(p.book[p.ordinal[o.ID]], before, "the start of a preview")
+		p.stats["previews"]++
+		m.order, m.tokens = p.ordinal[o.ID], append(m.tokens, token)
 	default:
 		p.mayInstall(m, o.ID, digest, shown)
 		p.stats["installs"]++
@@ -310,13 +321,18 @@ func (p *play) report(m *machine) {
 		p.breaks("the token %s is not known any more", token)
 		return
 	}
-	kind := []plan.Kind{plan.KindStep, plan.KindProgress, plan.KindProgress, plan.KindFailed, plan.KindDone, plan.KindDone}[p.r.IntN(6)]
+	kind := []plan.Kind{plan.KindStep, plan.KindProgress, plan.KindProgress, plan.KindFailed, plan.KindDone, plan.KindDone, plan.KindPreview}[p.r.IntN(7)]
 	m.seq += int64(p.r.IntN(2))
 	events := []plan.Event{{Seq: m.seq, Kind: kind}}
+	if kind == plan.KindPreview && p.r.IntN(4) > 0 {
+		events[0].Outlook = &plan.Outlook{Text: "it would be erased"}
+	}
 	if p.r.IntN(3) == 0 {
 		events = nil
 	}
+	before := p.host(o.SN)
 	seq, err := p.w.Report(p.ctx, o.ID, events, p.clock.now)
+	p.unchanged(p.book[p.ordinal[o.ID]], before, "a preview's report")
 	p.line("report %s on %d: %s, %d, %s, %s", m.serial, p.ordinal[o.ID], kind, seq, p.class(err), p.settle(o.ID))
 	p.stats["report: "+string(kind)]++
 }
@@ -333,7 +349,9 @@ func (p *play) booted(m *machine) {
 	if o.Finished.IsZero() && p.r.IntN(5) > 0 {
 		return
 	}
+	before := p.host(o.SN)
 	err = p.w.MarkBooted(p.ctx, o.ID, plan.Booted{Serial: m.serial}, p.clock.now)
+	p.unchanged(p.book[p.ordinal[o.ID]], before, "what a preview has not installed")
 	p.line("booted %s by %d: %s, %s", m.serial, p.ordinal[o.ID], p.class(err), p.settle(o.ID))
 	p.stats["booted"]++
 }

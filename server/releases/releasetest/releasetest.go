@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 )
 
 // Release says what to write. Zero fields take what is in their comments.
@@ -19,6 +20,8 @@ type Release struct {
 	Created       int64    // 1790000000
 	KernelArgs    []string // console=tty0 console=ttyS0,115200n8
 	RootfsBytes   int      // 3 MiB and a few
+	Layout        layout.Layout
+	Tools         []string // those of the layouts simple and lvm, with either BIOS loader
 	Key           image.PrivateKey
 }
 
@@ -43,6 +46,9 @@ func Write(t testing.TB, dir string, r Release) string {
 	}
 	if r.KernelArgs == nil {
 		r.KernelArgs = []string{"console=tty0", "console=ttyS0,115200n8"}
+	}
+	if r.Tools == nil {
+		r.Tools = []string{"extlinux", "grub2-mkimage", "lvm", "mkfs.ext4", "mkfs.vfat", "mkfs.xfs", "mkswap"}
 	}
 	if r.RootfsBytes == 0 {
 		r.RootfsBytes = 3*image.ChunkSize + 77
@@ -87,7 +93,8 @@ func manifest(r Release) *image.Manifest {
 		Distro: image.Distro{ID: "centos", Name: "CentOS Stream 9", Release: "9"}, KernelArgs: r.KernelArgs,
 		LockDigest: fmt.Sprintf("%x", sha256.Sum256(nil)), SELinux: "enforcing", NetworkFormat: image.NMKeyfile, Created: r.Created, UnpackedBytes: 1 << 20,
 		FixedLayout: image.Layout{Partitions: []image.Partition{{Name: "root", Role: image.RoleRoot, FS: "xfs", Label: "root", Mount: "/"}}},
-		Files:       map[string]image.File{},
+		Layout:      r.Layout, Tools: r.Tools,
+		Files: map[string]image.File{},
 	}
 }
 
