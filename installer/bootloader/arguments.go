@@ -22,17 +22,17 @@ func Arguments(m *image.Manifest, s *layout.Scheme, ids IDs) []string {
 	var arrays, volumes []string
 	root := ""
 	for _, mount := range []string{"/", "/usr"} {
-		f, ok := on(s, mount)
-		if !ok {
+		f := s.On(mount)
+		if f == nil {
 			continue
 		}
 		if f.Mount == "/" {
-			root = ids.FS(f.device)
+			root = ids.FS(f.Device)
 		}
-		if group, volume, ok := volumeOf(f.device); ok {
+		if group, volume, ok := volumeOf(f.Device); ok {
 			volumes = append(volumes, "rd.lvm.lv="+group+"/"+volume)
 		}
-		for _, d := range below(s, f.device) {
+		for _, d := range below(s, f.Device) {
 			if name, ok := arrayOf(d); ok {
 				arrays = append(arrays, "rd.md.uuid="+ids.Array(name))
 			}

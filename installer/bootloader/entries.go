@@ -12,14 +12,12 @@ import (
 	"imgbuild/installer/bootloader/nvram"
 )
 
-// espOf is the EFI system partition's file system.
-func espOf(s *layout.Scheme) (held, bool) {
-	for _, f := range all(s) {
-		if f.Mount == "/boot/efi" && f.FS == "vfat" {
-			return f, true
-		}
+// espOf is the EFI system partition's file system, nil if there is none.
+func espOf(s *layout.Scheme) *layout.Filesystem {
+	if f := s.On("/boot/efi"); f != nil && f.FS == "vfat" {
+		return f
 	}
-	return held{}, false
+	return nil
 }
 
 // espPart is one partition that firmware can start from.
@@ -31,12 +29,12 @@ type espPart struct {
 // espParts are the partitions that hold the EFI system partition's file system: itself, or the members of its RAID 1. With
 // metadata at the end firmware sees a plain file system on each.
 func espParts(s *layout.Scheme) ([]espPart, error) {
-	esp, ok := espOf(s)
-	if !ok {
+	esp := espOf(s)
+	if esp == nil {
 		return nil, errors.New("the layout has no EFI system partition with vfat at /boot/efi")
 	}
-	members := []layout.Device{esp.device}
-	if name, ok := arrayOf(esp.device); ok {
+	members := []layout.Device{esp.Device}
+	if name, ok := arrayOf(esp.Device); ok {
 		a := array(s, name)
 		if a == nil || a.Level != 1 || a.Metadata != "1.0" {
 			return nil, fmt.Errorf("the EFI system partition is on the array %s, and firmware reads only level 1 with metadata 1.0", name)

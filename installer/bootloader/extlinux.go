@@ -2,6 +2,7 @@ package bootloader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -55,18 +56,18 @@ func (Extlinux) Probe(t Target) error {
 // system that begins where they begin, and neither LVM nor striped arrays. XFS has its superblock where boot sectors are;
 // extlinux's is 2 KiB further on there, which mbr.bin knows and gptmbr.bin does not.
 func extlinuxReads(s *layout.Scheme) error {
-	f, ok := on(s, "/boot")
-	if !ok {
-		return fmt.Errorf("the layout mounts nothing at /")
+	f := s.Boot()
+	if f == nil {
+		return errors.New("the layout mounts nothing at /")
 	}
 	if f.FS != "ext4" && f.FS != "xfs" {
 		return fmt.Errorf("/boot is on %s and extlinux reads ext4 and XFS; give the layout an ext4 /boot, or choose grub", f.FS)
 	}
-	holders := []layout.Device{f.device}
-	if _, _, ok := volumeOf(f.device); ok {
-		return fmt.Errorf("/boot is on the logical volume %s and extlinux does not read LVM; give the layout a partition for /boot, or choose grub", f.device)
+	holders := []layout.Device{f.Device}
+	if _, _, ok := volumeOf(f.Device); ok {
+		return fmt.Errorf("/boot is on the logical volume %s and extlinux does not read LVM; give the layout a partition for /boot, or choose grub", f.Device)
 	}
-	if name, ok := arrayOf(f.device); ok {
+	if name, ok := arrayOf(f.Device); ok {
 		a := array(s, name)
 		if a == nil {
 			return fmt.Errorf("/boot is on the array %s, which the scheme does not have", name)
@@ -94,7 +95,7 @@ func extlinuxReads(s *layout.Scheme) error {
 func (Extlinux) Install(ctx context.Context, t Target) error {
 	boot, err := t.bootFS()
 	if err == nil {
-		err = extlinuxCanRead(t.Node(boot.device), boot.FS)
+		err = extlinuxCanRead(t.Node(boot.Device), boot.FS)
 	}
 	if err == nil {
 		err = mkdirs(t.Root, extlinuxDir, 0o755)
@@ -113,7 +114,7 @@ func (Extlinux) Install(ctx context.Context, t Target) error {
 	// ldlinux.sys is written by extlinux, which also tells the partition's boot sector where it lies. On an array both are on
 	// every member, at the same place.
 	argv := []string{"extlinux", "--install"}
-	if _, ok := arrayOf(boot.device); ok {
+	if _, ok := arrayOf(boot.Device); ok {
 		argv = append(argv, "--raid") // a disk that cannot be read falls back to the next
 	}
 	if err := t.Run.Run(ctx, nil, append(argv, filepath.Join(t.Dir, extlinuxDir))...); err != nil {

@@ -108,6 +108,14 @@ func TestExtlinuxIsRefusedWhereItCannotReadBoot(t *testing.T) {
 	}
 }
 
+func FuzzSuperblock(f *testing.F) {
+	f.Add(make([]byte, 2048), "ext4")
+	f.Add([]byte("XFSB"), "xfs")
+	f.Fuzz(func(t *testing.T, data []byte, fs string) {
+		_ = checkSuperblock(bytes.NewReader(data), fs)
+	})
+}
+
 func TestXFSBootsFromAnMBRDisk(t *testing.T) {
 	s := simple()
 	s.Disks[0].Table, s.Disks[0].Parts[2].Content.FS = layout.MBR, "xfs"

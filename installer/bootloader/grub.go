@@ -119,7 +119,10 @@ func writeESP(t Target, vendor string) error {
 		if err != nil {
 			return err
 		}
-		esp, _ := espOf(t.Scheme)
+		esp := espOf(t.Scheme)
+		if esp == nil {
+			return errors.New("the layout has no EFI system partition with vfat at /boot/efi")
+		}
 		stub := fmt.Sprintf("search --no-floppy --fs-uuid --set=dev %s\nset prefix=($dev)/%s\nexport prefix\nconfigfile $prefix/grub.cfg\n", t.FSUUID(esp.Mount), vendor)
 		return errors.Join(
 			writeFile(t.ESP, vendor+"/grubenv", grubEnv(t), 0o600),

@@ -1,6 +1,7 @@
 package bootloader
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -69,10 +70,10 @@ func words(m *image.Manifest, uefi bool) (linux, initrd string) {
 }
 
 // bootFS is the file system that holds /boot.
-func (t Target) bootFS() (held, error) {
-	f, ok := on(t.Scheme, "/boot")
-	if !ok {
-		return f, fmt.Errorf("the layout mounts nothing at /")
+func (t Target) bootFS() (*layout.Filesystem, error) {
+	f := t.Scheme.Boot()
+	if f == nil {
+		return nil, errors.New("the layout mounts nothing at /")
 	}
 	return f, nil
 }
@@ -102,7 +103,11 @@ func grubConf(t Target, separate bool) (string, error) {
 	}
 	b.WriteString(BeginEntries + "\n")
 	linux, initrd := words(m, separate)
-	fmt.Fprintf(&b, "menuentry \"%s\" --class gnu-linux --unrestricted --id %s {\n  %s %s/%s", title(m), m.KernelRelease, linux, t.BootPrefix, kernel(m))
+	fmt.Fprintf(&b, "menuentry \"%s\" --class gnu-linux --unrestricted", title(m))
+	if release(m) >= firstBLS {
+		fmt.Fprintf(&b, " --id %s", m.KernelRelease) // grubby of EL7 would give it to later entries too
+	}
+	fmt.Fprintf(&b, " {\n  %s %s/%s", linux, t.BootPrefix, kernel(m))
 	for _, a := range t.Args {
 		b.WriteString(" " + grubWord(a))
 	}
@@ -139,7 +144,7 @@ fi
 // those of EL8's kernels have $kernelopts for arguments.
 func grubBLS(b *strings.Builder, t Target) {
 	b.WriteString("set boot=$root\n")
-	if esp, ok := espOf(t.Scheme); ok {
+	if esp := espOf(t.Scheme); esp != nil {
 		fmt.Fprintf(b, "if [ \"$grub_platform\" = \"efi\" ]; then\n  search --no-floppy --fs-uuid --set=boot %s\nfi\n", t.FSUUID(esp.Mount))
 	}
 	b.WriteString("function load_video {\n  insmod all_video\n}\n")

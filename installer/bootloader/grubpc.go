@@ -105,13 +105,13 @@ func coreModules(t Target) ([]string, error) {
 			add("part_msdos")
 		}
 	}
-	if group, name, ok := volumeOf(f.device); ok {
+	if group, name, ok := volumeOf(f.Device); ok {
 		if v := volume(s, group, name); v == nil || v.Thin != "" {
-			return nil, fmt.Errorf("/boot is on the thin volume %s and GRUB does not read thin pools; give the layout another volume or a partition for /boot", f.device)
+			return nil, fmt.Errorf("/boot is on the thin volume %s and GRUB does not read thin pools; give the layout another volume or a partition for /boot", f.Device)
 		}
 		add("lvm")
 	}
-	for _, d := range below(s, f.device) {
+	for _, d := range below(s, f.Device) {
 		name, ok := arrayOf(d)
 		if !ok {
 			continue
@@ -146,7 +146,7 @@ func coreModules(t Target) ([]string, error) {
 
 // earlyConf is what core.img does first. It finds /boot by the UUID of its file system, on whatever disk and in whatever order
 // BIOS counts them, then reads grub.cfg in its prefix.
-func earlyConf(t Target, boot held) string {
+func earlyConf(t Target, boot *layout.Filesystem) string {
 	return fmt.Sprintf("search.fs_uuid %s root\nset prefix=($root)%s/grub2\n", t.FSUUID(boot.Mount), t.BootPrefix)
 }
 

@@ -95,14 +95,11 @@ func newBed(t *testing.T, s *layout.Scheme, mkfs ...string) *bed {
 	for _, p := range d.Parts {
 		b.nodes[part(d, p)] = loop(t, b.image, p.Start, p.Size)
 	}
-	boot, ok := on(s, "/boot")
-	if !ok {
-		t.Fatal("no /boot")
-	}
+	boot := s.Boot()
 	if len(s.Groups) > 0 {
 		b.volume(t, d.Parts[len(d.Parts)-1], s.Groups[0])
 	}
-	b.mount(t, dir, s, b.nodes[boot.device], boot.FS, mkfs)
+	b.mount(t, dir, s, b.nodes[boot.Device], boot.FS, mkfs)
 	return b
 }
 
@@ -273,11 +270,11 @@ func TestGRUBIsEmbeddedAsGRUBsOwnToolDoes(t *testing.T) {
 			start := b.Scheme.Disks[0].Parts[len(b.Scheme.Disks[0].Parts)-1].Start
 			before := head(t, b.image, start)
 			b.install(t, GRUBPC{})
-			boot, _ := on(b.Scheme, "/boot")
+			boot := b.Scheme.Boot()
 			theirs := filepath.Join(t.TempDir(), "theirs.img")
 			devices := theirs + ".map"
 			if err := errors.Join(os.WriteFile(theirs, before, 0o600), os.Truncate(theirs, diskSize),
-				os.WriteFile(devices, []byte("(hd0) "+theirs+"\n(hd1) "+b.nodes[boot.device]+"\n"), 0o600)); err != nil {
+				os.WriteFile(devices, []byte("(hd0) "+theirs+"\n(hd1) "+b.nodes[boot.Device]+"\n"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			run(t, setup, "--no-rs-codes", "--directory="+filepath.Join(b.Dir, grubMods), "--device-map="+devices, "(hd0)")
@@ -353,6 +350,23 @@ func TestGRUBStartsFromTheDiskThatItWasEmbeddedIn(t *testing.T) {
 			// The menu is there, and after its three seconds the entry is tried: this /boot has no kernel.
 			serial(t, b.image, "CentOS Stream 9 (5.14.0-503.el9.x86_64)", "vmlinuz-5.14.0-503.el9.x86_64' not found")
 		})
+	}
+}
+
+func TestGRUBsToolsReadWhatIsWrittenForIt(t *testing.T) {
+	check, env := program(t, "grub-script-check", "grub2-script-check"), program(t, "grub-editenv", "grub2-editenv")
+	files, err := filepath.Glob("testdata/*.cfg")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no configurations to check: %v", err)
+	}
+	for _, f := range files {
+		run(t, check, f)
+	}
+	if got := run(t, env, "testdata/grubenv", "list"); got != "" {
+		t.Errorf("a new environment has %q", got)
+	}
+	if got, want := run(t, env, "testdata/grubenv-el8", "list"), "kernelopts=root=UUID=uuid-of-part/disk1/4 ro console=tty0 console=ttyS1,57600n8 quiet"; got != want {
+		t.Errorf("EL8's environment has %q, want %q", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package bootloader
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,54 +9,9 @@ import (
 	"imgbuild/image/layout"
 )
 
-// held is a file system and the device that holds it.
-type held struct {
-	device layout.Device
-	layout.Content
-}
-
-// all are the mounted file systems of a scheme.
-func all(s *layout.Scheme) []held {
-	var out []held
-	add := func(d layout.Device, c layout.Content) {
-		if c.Mount != "" {
-			out = append(out, held{d, c})
-		}
-	}
-	for _, d := range s.Disks {
-		if d.Table == "" {
-			add(layout.Device("disk/"+d.Name), d.Content)
-		}
-		for _, p := range d.Parts {
-			add(part(d, p), p.Content)
-		}
-	}
-	for _, a := range s.Arrays {
-		add(layout.Device("md/"+a.Name), a.Content)
-	}
-	for _, g := range s.Groups {
-		for _, v := range g.Volumes {
-			add(layout.Device("lv/"+g.Name+"/"+v.Name), v.Content)
-		}
-	}
-	return out
-}
-
 // part is a partition's name in a scheme.
 func part(d layout.SchemeDisk, p layout.Part) layout.Device {
 	return layout.Device(fmt.Sprintf("part/%s/%d", d.Name, p.Number))
-}
-
-// on is the file system that a directory lies on.
-func on(s *layout.Scheme, dir string) (held, bool) {
-	var best held
-	for _, f := range all(s) {
-		within := f.Mount == "/" || f.Mount == dir || strings.HasPrefix(dir, f.Mount+"/")
-		if within && len(f.Mount) > len(best.Mount) {
-			best = f
-		}
-	}
-	return best, best.Mount != ""
 }
 
 // arrayOf and volumeOf take a device's name apart.
@@ -125,7 +81,7 @@ func bootDisks(s *layout.Scheme) []layout.SchemeDisk {
 func checkBIOSDisks(s *layout.Scheme) error {
 	disks := bootDisks(s)
 	if len(disks) == 0 {
-		return fmt.Errorf("the scheme has no disk to boot from")
+		return errors.New("the scheme has no disk to boot from")
 	}
 	for _, d := range disks {
 		if d.Sector != 512 {
