@@ -1,9 +1,9 @@
-// Package firstboot is what the installed system does once, when it has started for the first time: it runs the scripts of
-// the image for that, tells the server that it has booted, and removes itself. What the installer left in the state
-// directory comes in; a report to the server goes out.
+// Package firstboot is what the installed system does once, when it has started for the first time: it formats data disks that
+// were left to it, runs the scripts of the image for that, tells the server that it has booted, and removes itself. What the
+// installer left in the state directory comes in; file systems, their lines in fstab and a report to the server go out.
 //
-// It never runs anything that came over the network, and reports at most once. A server that does not answer is asked for
-// a day.
+// It never runs anything that came over the network, never formats a partition that has anything on it, and reports at most
+// once. A server that does not answer is asked for a day.
 package firstboot
 
 import (
@@ -29,6 +29,18 @@ const (
 	// WantsLink makes it start: a link to UnitTarget.
 	WantsLink  = "etc/systemd/system/multi-user.target.wants/" + UnitName
 	UnitTarget = "/" + UnitFile
+)
+
+// The same for data disks, which wait for neither the network nor anything else.
+const (
+	DataWord  = "firstboot-data" // the program's argument
+	DataFile  = StateDir + "/data.json"
+	dataState = StateDir + "/data-state"
+
+	DataUnitName   = "imgbuild-data.service"
+	DataUnitFile   = "etc/systemd/system/" + DataUnitName
+	DataWantsLink  = "etc/systemd/system/multi-user.target.wants/" + DataUnitName
+	DataUnitTarget = "/" + DataUnitFile
 )
 
 // Config is what the installer leaves for the first boot.
@@ -57,7 +69,7 @@ func Unit() string {
 [Unit]
 Description=First boot after the installation: the image's scripts, and the report to the server
 Wants=network-online.target
-After=network-online.target
+After=network-online.target %s
 ConditionPathExists=/%s
 
 [Service]
@@ -66,7 +78,24 @@ ExecStart=/%s %s
 
 [Install]
 WantedBy=multi-user.target
-`, ConfigFile, Program, Word)
+`, DataUnitName, ConfigFile, Program, Word)
+}
+
+// DataUnit is the text of the unit for data disks. The boot is not complete before they are there, and does not wait for them.
+func DataUnit() string {
+	return fmt.Sprintf(`# Written by imgbuild when this machine was installed. It removes itself when all data disks are there.
+[Unit]
+Description=First boot after the installation: format and mount the data disks
+After=local-fs.target
+ConditionPathExists=/%s
+
+[Service]
+Type=oneshot
+ExecStart=/%s %s
+
+[Install]
+WantedBy=multi-user.target
+`, DataFile, Program, DataWord)
 }
 
 // decode reads the configuration strictly: a file that somebody changed is not half understood.
@@ -78,8 +107,12 @@ func decode(r io.Reader) (Config, error) {
 	return c, nil
 }
 
-// leftovers is everything that the installer added for the first boot, in the order in which it goes: the secret first,
+// leftovers is everything that the installer added for the scripts and the report, in the order in which it goes: the secret first,
 // and what starts it before what it starts. A power failure in between leaves nothing that does harm.
-func leftovers() []string {
-	return []string{ConfigFile, WantsLink, UnitFile, doneFile, StateDir, Program, path.Dir(Program)}
-}
+func leftovers() []string { return []string{ConfigFile, WantsLink, UnitFile, doneFile} }
+
+// dataLeftovers is the same for the data disks.
+func dataLeftovers() []string { return []string{DataFile, DataWantsLink, DataUnitFile, dataState} }
+
+// shared is what goes when neither has anything to do any more.
+func shared() []string { return []string{StateDir, Program, path.Dir(Program)} }

@@ -57,7 +57,7 @@ func system(t *testing.T, c Config, scripts map[string]string) (System, *bytes.B
 
 func mustBeGone(t *testing.T, s System) {
 	t.Helper()
-	for _, name := range leftovers() {
+	for _, name := range slices.Concat(leftovers(), shared()) {
 		if _, err := os.Lstat(filepath.Join(s.Root, name)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("/%s is still there: %v", name, err)
 		}
@@ -192,26 +192,26 @@ func TestASystemsNameIsRead(t *testing.T) {
 	}
 }
 
-// TestSystemdTakesTheUnit asks systemd itself.
-func TestSystemdTakesTheUnit(t *testing.T) {
+// TestSystemdTakesTheUnits asks systemd itself.
+func TestSystemdTakesTheUnits(t *testing.T) {
 	tool, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed")
 	}
 	dir := t.TempDir()
-	text := strings.Replace(Unit(), "ExecStart=/"+Program, "ExecStart=/bin/true", 1) // the program is not here
-	if err := os.WriteFile(filepath.Join(dir, UnitName), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(tool, "verify", "--man=no", filepath.Join(dir, UnitName))
-	c.Env = append(os.Environ(), "SYSTEMD_LOG_LEVEL=warning")
-	out, err := c.CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, UnitName) {
-			t.Errorf("systemd says: %s", line)
+	var files []string
+	for name, text := range map[string]string{UnitName: Unit(), DataUnitName: DataUnit()} {
+		text = strings.Replace(text, "ExecStart=/"+Program, "ExecStart=/bin/true", 1) // the program is not here
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err != nil && strings.Contains(string(out), UnitName) {
-		t.Errorf("%v\n%s", err, out)
+	c := exec.Command(tool, append([]string{"verify", "--man=no"}, files...)...)
+	c.Env = append(os.Environ(), "SYSTEMD_LOG_LEVEL=warning")
+	out, err := c.CombinedOutput()
+	said := strings.Contains(string(out), UnitName) || strings.Contains(string(out), DataUnitName)
+	if said {
+		t.Errorf("systemd says: %v\n%s", err, out)
 	}
 }

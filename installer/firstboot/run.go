@@ -22,6 +22,7 @@ import (
 	"imgbuild/image/plan"
 	"imgbuild/installer/control"
 	"imgbuild/installer/scripts"
+	"imgbuild/installer/tool"
 )
 
 // Limits of the first boot.
@@ -43,6 +44,13 @@ type System struct {
 	GiveUp, Pause time.Duration
 	// Facts finds out what is reported; nil for the real one.
 	Facts func(ctx context.Context) plan.Booted
+
+	// What follows is for data disks.
+
+	Sys   string      // sysfs; /sys
+	Tools tool.Runner // runs mkfs, mount and restorecon
+	// Patience is how long a disk that is not there is waited for; a minute.
+	Patience time.Duration
 }
 
 func (s System) withDefaults() System {
@@ -60,6 +68,12 @@ func (s System) withDefaults() System {
 	}
 	if s.Facts == nil {
 		s.Facts = facts
+	}
+	if s.Sys == "" {
+		s.Sys = "/sys"
+	}
+	if s.Patience <= 0 {
+		s.Patience = time.Minute
 	}
 	return s
 }
@@ -94,13 +108,10 @@ func (s System) Run(ctx context.Context) error {
 			s.Log.Error("the server does not know that this system has booted", "error", err)
 		}
 	}
-	if err := clean(root); err != nil {
+	if err := clean(root, leftovers()); err != nil {
 		return err
 	}
-	// So that systemd forgets the unit. Nothing depends on it.
-	if path, err := exec.LookPath("systemctl"); err == nil && s.Root == "/" {
-		_ = exec.CommandContext(ctx, path, "daemon-reload").Run()
-	}
+	s.reload(ctx)
 	s.Log.Info("the first boot is over")
 	return nil
 }
@@ -130,8 +141,8 @@ func (s System) scripts(ctx context.Context, root *os.Root, c Config) (failed []
 			continue
 		}
 		// Written down before it runs: a script that ends in a reboot, or takes the system down, is not run again.
-		if err := note(root, name); err != nil {
-			return nil, err
+		if err := note(root, doneFile, name); err != nil {
+			return nil, fmt.Errorf("write down that the script %s runs: %w", name, err)
 		}
 		if err := s.script(ctx, name, env); err != nil {
 			if ctx.Err() != nil {
@@ -152,16 +163,14 @@ func (s System) begun(root *os.Root) ([]string, error) {
 	return strings.Fields(string(b)), nil
 }
 
-func note(root *os.Root, name string) error {
-	f, err := root.OpenFile(doneFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err == nil {
-		_, err = f.WriteString(name + "\n")
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
+// note adds a line to a file, on the disk.
+func note(root *os.Root, file, line string) error {
+	f, err := root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("write down that the script %s runs: %w", name, err)
+		return err
 	}
-	return nil
+	_, err = f.WriteString(line + "\n")
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func (s System) script(ctx context.Context, name string, env []string) error {
@@ -216,15 +225,39 @@ func (s System) report(ctx context.Context, c Config, failed []string) error {
 	}
 }
 
-// clean removes everything that was added for the first boot.
-func clean(root *os.Root) error {
-	for _, name := range leftovers() {
-		err := root.Remove(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EEXIST) {
-			return fmt.Errorf("remove what is left of the installation: %w", err)
+// clean removes what was added for one of the units, and then, unless the other has something to do, what both have.
+func clean(root *os.Root, list []string) error {
+	for _, name := range list {
+		if err := remove(root, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{ConfigFile, DataFile} {
+		if _, err := root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, name := range shared() {
+		if err := remove(root, name); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func remove(root *os.Root, name string) error {
+	err := root.Remove(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EEXIST) {
+		return fmt.Errorf("remove what is left of the installation: %w", err)
+	}
+	return nil
+}
+
+// reload makes systemd read its units and fstab again. Without systemd, nobody has to be told.
+func (s System) reload(ctx context.Context) {
+	if path, err := exec.LookPath("systemctl"); err == nil && s.Root == "/" {
+		_ = exec.CommandContext(ctx, path, "daemon-reload").Run()
+	}
 }
 
 // failedUnits reads what systemctl list-units --failed prints: a unit is a line's first word, behind a dot where systemd
