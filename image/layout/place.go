@@ -70,7 +70,7 @@ func placeSlots(slots []slot, all span, base int64) (need int64, ok bool) {
 }
 
 // around puts new partitions into the space around kept ones: each into the first piece that holds it, and what takes the rest into
-// the piece where it becomes largest.
+// what is left.
 func around(slots []slot, all span, base int64) (need int64, ok bool) {
 	need = 2 * align
 	pieces := free(all, slots)
@@ -105,32 +105,41 @@ func around(slots []slot, all span, base int64) (need int64, ok bool) {
 	return need, fit(slots, pieces, rest)
 }
 
-// fit places what is not kept; rest is the index of what takes the rest, or -1.
+// fit places what is not kept; rest is the index of what takes the rest, or -1. All else goes into the first piece that holds it, and
+// the rest is the largest piece that is left; where that is too small, the others leave it a piece for itself.
 func fit(slots []slot, pieces []span, rest int) bool {
-	if rest < 0 {
-		_, ok := fill(slots, pieces, -1, -1)
-		return ok
-	}
-	best, home := int64(-1), -1
-	for i := range pieces {
-		left, ok := fill(slots, pieces, i, rest)
-		if ok && left >= up(slots[rest].least, align) && left > best {
-			best, home = left, i
+	for home := -1; home < len(pieces); home++ {
+		left, ok := fill(slots, pieces, home, rest)
+		if !ok {
+			continue
 		}
+		if rest < 0 {
+			return true
+		}
+		s := &slots[rest]
+		best := -1
+		for i, p := range left {
+			if best < 0 || p.size() > left[best].size() {
+				best = i
+			}
+		}
+		if best < 0 || left[best].size() < up(s.least, align) {
+			continue
+		}
+		s.start, s.size = left[best].start, left[best].size()
+		if s.most > 0 {
+			s.size = min(s.size, max(down(s.most, align), up(s.least, align)))
+		}
+		return true
 	}
-	if home < 0 {
-		return false
-	}
-	fill(slots, pieces, home, rest)
-	return true
+	return false
 }
 
-// fill places all but rest into pieces, into the piece of home last, and rest behind them in home. It returns the size that rest
-// has then, or would have.
-func fill(slots []slot, pieces []span, home, rest int) (left int64, ok bool) {
-	pieces = slices.Clone(pieces)
+// fill places all but rest into pieces, into that of home, if any, last. It returns what is left of them.
+func fill(slots []slot, pieces []span, home, rest int) (left []span, ok bool) {
+	left = slices.Clone(pieces)
 	var order []int
-	for i := range pieces {
+	for i := range left {
 		if i != home {
 			order = append(order, i)
 		}
@@ -143,21 +152,13 @@ func fill(slots []slot, pieces []span, home, rest int) (left int64, ok bool) {
 		if s.kept != nil || i == rest {
 			continue
 		}
-		at := slices.IndexFunc(order, func(k int) bool { return pieces[k].size() >= s.size })
+		at := slices.IndexFunc(order, func(k int) bool { return left[k].size() >= s.size })
 		if at < 0 {
-			return 0, false
+			return nil, false
 		}
-		piece := &pieces[order[at]]
+		piece := &left[order[at]]
 		s.start = piece.start
 		piece.start += s.size
 	}
-	if home < 0 {
-		return 0, true
-	}
-	left = pieces[home].size()
-	if most := slots[rest].most; most > 0 {
-		left = min(left, max(down(most, align), up(slots[rest].least, align)))
-	}
-	slots[rest].start, slots[rest].size = pieces[home].start, left
 	return left, true
 }

@@ -224,7 +224,10 @@ func (r *resolver) dataDisk(d *Data, c Candidate, n int, kept *Existing) {
 		Content: Content{FS: d.FS, Label: d.Label + number, Mkfs: d.Mkfs, Mount: d.Mount + number, Options: d.Options, Keep: d.Keep},
 	}
 	if kept != nil {
-		part.Number, part.Start, part.Size, part.Type = kept.Number, kept.Start, kept.Size, kept.Type
+		part.Number, part.Start, part.Size = kept.Number, kept.Start, kept.Size
+		if kept.Type != "" {
+			part.Type = kept.Type
+		}
 	}
 	if least := leastSize(d.FS, c.Sector); part.Size < least && kept == nil {
 		r.tooSmall("%s is too small for a data disk: it has %s, and %s needs %s", c.Path, FormatBytes(c.Size), d.FS, FormatBytes(least+2*align))
