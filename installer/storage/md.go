@@ -1,8 +1,6 @@
 package storage
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -62,50 +60,25 @@ func endArray(name string) []string { return []string{"mdadm", "--stop", mdNode(
 
 func examineMember(node string) []string { return []string{"mdadm", "--examine", "--export", node} }
 
-// member is what mdadm --examine --export says of one.
-type member struct {
-	array    string // its name, without a host's
-	uuid     string
-	level    int
-	devices  int // without spares
-	metadata string
-}
+// member is what mdadm --examine --export says of one: its array's name, without a host's, and UUID.
+type member struct{ array, uuid string }
 
-// parseMember reads the output of mdadm --examine --export: lines of KEY=value. What is no array's member has no MD_UUID.
+// parseMember reads the output of mdadm --examine --export: lines of KEY=value.
 func parseMember(out []byte) (member, error) {
 	var m member
-	s := bufio.NewScanner(bytes.NewReader(out))
-	for s.Scan() {
-		key, value, ok := strings.Cut(s.Text(), "=")
-		if !ok {
-			continue
-		}
-		var err error
-		switch key {
-		case "MD_LEVEL":
-			if raid, ok := strings.CutPrefix(value, "raid"); ok {
-				m.level, err = strconv.Atoi(raid)
-			} else {
-				m.level = -1 // linear, container, …
-			}
-		case "MD_DEVICES":
-			m.devices, err = strconv.Atoi(value)
+	for line := range strings.Lines(string(out)) {
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
 		case "MD_UUID":
 			m.uuid = value
-		case "MD_METADATA":
-			m.metadata = value
 		case "MD_NAME":
 			m.array = value
 			if _, name, ok := strings.Cut(value, ":"); ok {
 				m.array = name
 			}
 		}
-		if err != nil {
-			return member{}, fmt.Errorf("read what mdadm says: %s=%s is no number", key, value)
-		}
 	}
-	if err := s.Err(); err != nil {
-		return member{}, fmt.Errorf("read what mdadm says: %w", err)
+	if m.array == "" || m.uuid == "" {
+		return member{}, fmt.Errorf("read what mdadm says of a member: there is no name and no UUID in %.200q", out)
 	}
 	return m, nil
 }

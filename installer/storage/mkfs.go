@@ -69,7 +69,7 @@ func mkfsArgs(c layout.Content, id, node string, sector int) ([]string, error) {
 		argv = append(argv, "-q", "-F", "-U", id)
 	case "vfat":
 		label = "-n"
-		argv = append(argv, "-F", "32", "-S", strconv.Itoa(sector), "-i", strings.ReplaceAll(id, "-", ""))
+		argv = append(argv, "-I", "-F", "32", "-S", strconv.Itoa(sector), "-i", strings.ReplaceAll(id, "-", ""))
 	case "swap":
 		argv = append(argv, "-f", "-U", id)
 	default:
