@@ -53,7 +53,9 @@ func main() {
 			os.Exit(1)
 		}
 	case len(os.Args) == 2 && os.Args[1] == firstboot.Word:
-		os.Exit(first())
+		os.Exit(first(firstboot.System.Run))
+	case len(os.Args) == 2 && os.Args[1] == firstboot.DataWord:
+		os.Exit(first(firstboot.System.Data))
 	default:
 		fmt.Fprintln(os.Stderr, `This is imgbuild's installer, the first process of a mini initramfs. It installs a machine that was booted into it,
 and does nothing here. "installer facts" shows what it would find out about this machine.`)
@@ -89,12 +91,12 @@ func work() int {
 	return 0
 }
 
-// first is the first boot of an installed system, whose unit starts this program.
-func first() int {
+// first is the first boot of an installed system, whose units start this program.
+func first(run func(firstboot.System, context.Context) error) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)) // the journal
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := (firstboot.System{Log: log}).Run(ctx); err != nil {
+	if err := run(firstboot.System{Log: log}, ctx); err != nil {
 		log.Error("the first boot is not over", "error", err)
 		return 1
 	}
