@@ -39,12 +39,16 @@ func initramfsFiles(l image.BootLoader) []initramfs.File {
 	if l.Extlinux == nil {
 		return nil
 	}
-	const name = "/usr/share/syslinux/gptmbr.bin"
-	return []initramfs.File{{
-		Name:           name,
-		Candidates:     []string{name, "/usr/lib/syslinux/mbr/gptmbr.bin", "/usr/lib/EXTLINUX/gptmbr.bin", "/usr/lib/syslinux/gptmbr.bin"},
-		FallbackToHost: true,
-	}}
+	var out []initramfs.File
+	for _, f := range []string{"gptmbr.bin", "mbr.bin"} {
+		name := "/usr/share/syslinux/" + f
+		out = append(out, initramfs.File{
+			Name:           name,
+			Candidates:     []string{name, "/usr/lib/syslinux/mbr/" + f, "/usr/lib/EXTLINUX/" + f, "/usr/lib/syslinux/" + f},
+			FallbackToHost: true,
+		})
+	}
+	return out
 }
 
 // chooseTools leaves the tool of a BIOS boot loader out that the image does not have, where the other will do.
