@@ -91,7 +91,11 @@ func grubConf(t Target, separate bool) (string, error) {
 	bls := ReadsBLS(m, t.Scheme) && !separate
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by imgbuild when %s %s was installed.\n", m.Name, m.Version)
-	b.WriteString(grubHead)
+	env := boot // where grubenv lies
+	if separate {
+		env = espOf(t.Scheme)
+	}
+	grubHead(&b, env != nil && strings.HasPrefix(string(env.Device), "part/"))
 	if unit, speed, ok := serialConsole(t.Args); ok {
 		fmt.Fprintf(&b, "if serial --unit=%d --speed=%d --word=8 --parity=no --stop=1; then\n", unit, speed)
 		b.WriteString("  terminal_input console serial\n  terminal_output console serial\nfi\n")
@@ -116,20 +120,17 @@ func grubConf(t Target, separate bool) (string, error) {
 	return b.String(), nil
 }
 
-// grubHead does what EL's /etc/grub.d/00_header and 01_users do with grubenv and user.cfg, so that grub2-reboot,
-// grub2-set-default, kernel-install and grub2-setpassword work.
-const grubHead = `set timeout=3
-if [ -s $prefix/grubenv ]; then
-  load_env
-fi
-if [ "${next_entry}" ]; then
-  set default="${next_entry}"
-  set next_entry=
-  save_env next_entry
-else
-  set default="${saved_entry}"
-fi
-if [ -f $prefix/user.cfg ]; then
+// grubHead does what EL's /etc/grub.d/00_header and 01_users do with grubenv and user.cfg, so that grub2-set-default,
+// kernel-install and grub2-setpassword work, and grub2-reboot where GRUB can write: one that cannot take next_entry back, as
+// from an array or a volume, would boot it for ever, and from one member of an array would make the members differ.
+func grubHead(b *strings.Builder, writable bool) {
+	b.WriteString("set timeout=3\nif [ -s $prefix/grubenv ]; then\n  load_env\nfi\n")
+	if writable {
+		b.WriteString("if [ \"${next_entry}\" ]; then\n  set default=\"${next_entry}\"\n  set next_entry=\n  save_env next_entry\nelse\n  set default=\"${saved_entry}\"\nfi\n")
+	} else {
+		b.WriteString("set default=\"${saved_entry}\"\n")
+	}
+	b.WriteString(`if [ -f $prefix/user.cfg ]; then
   source $prefix/user.cfg
   if [ -n "${GRUB2_PASSWORD}" ]; then
     set superusers="root"
@@ -137,7 +138,8 @@ if [ -f $prefix/user.cfg ]; then
     password_pbkdf2 root ${GRUB2_PASSWORD}
   fi
 fi
-`
+`)
+}
 
 // grubBLS lets blscfg make the menu. It looks for entries on $root or, as BIOS GRUB and older ones, on $boot; on UEFI older
 // ones look on $boot, the ESP, for more variables (grub-core/commands/blscfg.c of EL's GRUB). Entries call load_video, and
