@@ -2,7 +2,6 @@ package installer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -11,9 +10,9 @@ import (
 	"strings"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/bootloader"
-	"imgbuild/installer/disk"
 	"imgbuild/installer/disk/probe"
 	"imgbuild/installer/fetch"
 	"imgbuild/installer/hw"
@@ -35,12 +34,38 @@ func (r *run) getManifest(ctx context.Context) error {
 	if arch := machineArch(); m.Arch != arch {
 		return fmt.Errorf("check release: it is for %s and this machine is %s; give the URL of a release for this machine", m.Arch, arch)
 	}
-	if r.Host == nil {
-		return nil
+	if r.Host != nil {
+		// The boot loaders read the host's console from here; what is kept in the installed system is the manifest as it was signed.
+		m.KernelArgs = target.WithConsole(m.KernelArgs, r.Host.SerialConsole)
+		if err := r.Host.Check(m); err != nil {
+			return err
+		}
 	}
-	// The boot loaders read the host's console from here; what is kept in the installed system is the manifest as it was signed.
-	m.KernelArgs = target.WithConsole(m.KernelArgs, r.Host.SerialConsole)
-	return r.Host.Check(m)
+	return r.takeLayout()
+}
+
+// takeLayout decides on the layout: the server's, else the preset that the arguments name, else the manifest's.
+func (r *run) takeLayout() error {
+	r.layout = r.manifest.Layout
+	switch {
+	case r.Layout != nil:
+		r.layout = *r.Layout
+	case r.Args.Preset != "":
+		// What the manifest says of any preset and of data disks stays.
+		r.layout.Preset, r.layout.Disks, r.layout.Arrays, r.layout.Groups = r.Args.Preset, nil, nil, nil
+	}
+	if err := r.layout.Validate(); err != nil {
+		return fmt.Errorf("check layout: %w", err)
+	}
+	return nil
+}
+
+// firmware is the machine's own, as layouts have it.
+func (r *run) firmware() layout.Firmware {
+	if r.Machine.Firmware == hw.UEFI {
+		return layout.UEFI
+	}
+	return layout.BIOS
 }
 
 // machineArch is RPM's name for the architecture that this program was made for.
@@ -68,9 +93,9 @@ const (
 	reserve = 96 * mib
 )
 
-// plan computes the budget. The squashfs tree is held whole: some 400 bytes an entry, at an average of 16 KiB of data
+// planMemory computes the budget. The squashfs tree is held whole: some 400 bytes an entry, at an average of 16 KiB of data
 // an entry or less, is a fortieth of the unpacked size.
-func plan(m *image.Manifest, total, available int64) (budget, error) {
+func planMemory(m *image.Manifest, total, available int64) (budget, error) {
 	fixed := reserve + unpackMemory + m.UnpackedBytes/40
 	least := min(int64(blob.MinMemory), m.Files[image.RootfsFile].Size)
 	if need := fixed + least; available < need {
@@ -111,126 +136,64 @@ func memory(file string) (total, available int64, err error) {
 }
 
 // checkMachine asks for everything that the steps after the first write will need.
-func (r *run) checkMachine() error {
+func (r *run) checkMachine(ctx context.Context) error {
 	total, available, err := memory(r.System.MemInfo)
 	if err != nil {
 		return err
 	}
-	if r.memory, err = plan(r.manifest, total, available); err != nil {
+	if r.memory, err = planMemory(r.manifest, total, available); err != nil {
 		return err
 	}
-	for _, p := range r.manifest.FixedLayout.Partitions {
-		if p.FS == "" {
+	for _, t := range r.layout.Tools(r.firmware()) {
+		if t == "extlinux" || t == "grub2-mkimage" {
+			continue // of them the image has one at least; the loaders themselves ask for theirs
+		}
+		if _, err := r.System.Tools.Find(t); err != nil {
+			return fmt.Errorf("check tools: the layout needs what the release does not carry: %w; rebuild the release with this layout in its profile", err)
+		}
+	}
+	if r.System.LoadModule == nil {
+		return nil
+	}
+	for _, m := range r.layout.Modules(r.firmware()) {
+		if err := r.System.LoadModule(ctx, m); err != nil {
+			return fmt.Errorf("check drivers: the layout needs a kernel module: %w; rebuild the release with this layout in its profile", err)
+		}
+	}
+	return nil
+}
+
+// checkLoaders makes sure that everything in the scheme can be mounted, and that its boot loaders can be installed and are
+// those that this machine's firmware starts.
+func (r *run) checkLoaders() error {
+	for _, f := range r.scheme.Filesystems() {
+		if f.Mount == "" || f.FS == "swap" {
 			continue
 		}
-		if _, err := r.System.Tools.Find("mkfs." + p.FS); err != nil {
-			return fmt.Errorf("check tools: %w; rebuild the release", err)
-		}
-		if p.Mount == "" {
-			continue
-		}
-		if p.Mount != "/" && p.Mount != "/boot" && p.Role != image.RoleESP {
-			return fmt.Errorf("check layout: partition %q is to be mounted at %s, which this installer does not fill", p.Name, p.Mount)
-		}
-		if err := r.System.Mounter.Supports(p.FS); err != nil {
+		if err := r.System.Mounter.Supports(f.FS); err != nil {
 			return fmt.Errorf("check file systems: %w", err)
 		}
 	}
-	return nil
-}
-
-// chooseDisk decides on the disk and makes sure that it may be written to and is large enough. It only reads.
-func (r *run) chooseDisk() error {
+	fw, has := r.firmware(), r.scheme.Firmware
+	if fw == layout.BIOS && !has.HasBIOS() || fw == layout.UEFI && !has.HasUEFI() {
+		return fmt.Errorf("check boot loaders: this machine was started by %s and the layout's disks boot with %s only; change the layout's firmware to auto or both, or the machine's",
+			strings.ToUpper(string(fw)), strings.ToUpper(string(has)))
+	}
 	var err error
-	if r.disks, err = disk.Inventory(r.System.Sys, r.System.MountInfo); err != nil {
+	if r.loaders, err = bootloader.For(r.manifest, r.scheme); err != nil {
 		return err
-	}
-	look := func(d disk.Disk) ([]probe.Finding, error) {
-		found, _, err := disk.Inspect(d)
-		return found, err
-	}
-	want := ""
-	if len(r.Args.Disks) > 0 {
-		want = r.Args.Disks[0]
-	}
-	d, err := disk.Choose(r.disks, want, look)
-	if err != nil {
-		return err
-	}
-	r.disk = d
-	found, old, err := disk.Inspect(d)
-	if err != nil {
-		return err
-	}
-	if err := disk.MayWrite(d, r.disks, found, r.Args.Wipe); err != nil {
-		return err
-	}
-	r.oldParts = old
-	if r.parts, err = disk.Place(r.manifest.FixedLayout, d.Size, d.Sector, disk.RootMin(r.manifest.UnpackedBytes)); err != nil {
-		return err
-	}
-	if r.table, err = disk.Table(d, r.parts, r.manifest.Arch); err != nil {
-		return err
-	}
-	for _, p := range r.parts {
-		r.ids = append(r.ids, disk.NewFSID(p.FS))
-	}
-	if len(found) > 0 {
-		r.Report.Info("%s holds %s; imgbuild.wipe= allows that to be destroyed", d.Path, disk.Findings(found))
-	}
-	return nil
-}
-
-// checkLoaders finds out which boot loaders can be installed. There is at least one that this machine's firmware starts.
-func (r *run) checkLoaders() error {
-	if r.manifest.BootLoader.Extlinux != nil && r.manifest.Arch == "x86_64" {
-		b, err := os.ReadFile(r.System.BootCode)
-		if err != nil {
-			return fmt.Errorf("read MBR code: %w; rebuild the release", err)
-		}
-		r.bootCode = b
 	}
 	t := r.target()
-	for _, l := range bootloader.All() {
-		switch err := l.Probe(t); {
-		case errors.Is(err, bootloader.ErrNotInImage):
-		case err != nil:
-			return err
-		default:
-			r.loaders = append(r.loaders, l)
+	for _, l := range r.loaders {
+		if err := l.Probe(t); err != nil {
+			return fmt.Errorf("check boot loaders: %w", err)
 		}
-	}
-	bios, uefi := r.bootCode != nil, r.manifest.BootLoader.GRUB != nil
-	fw := r.Machine.Firmware
-	if fw == hw.BIOS && !bios || fw == hw.UEFI && !uefi {
-		return fmt.Errorf("check boot loaders: this machine was started by %s and the image has no boot loader for that; add one to the profile",
-			strings.ToUpper(string(fw)))
-	}
-	if len(r.loaders) == 0 {
-		return errors.New("check boot loaders: the image has none; the installed system could not start")
 	}
 	return nil
-}
-
-// idOf is the identifier of the file system that is mounted at a place, or of the one that holds it.
-func (r *run) idOf(mount string) string {
-	best, id := "", ""
-	for i, p := range r.parts {
-		if p.Mount == mount || p.Mount == "/" && best == "" {
-			best, id = p.Mount, r.ids[i]
-		}
-	}
-	return id
-}
-
-// separate reports whether a mount point is a file system of its own.
-func (r *run) separate(mount string) bool {
-	for _, p := range r.parts {
-		if p.Mount == mount {
-			return true
-		}
-	}
-	return false
 }
 
 func (r *run) scratch() string { return path.Join(r.System.Work, "scratch") }
+
+// rootMin is the space in bytes that the root file system needs for an image with files of unpacked bytes: the files, a tenth
+// for rounding up and metadata, and room for journal and logs.
+func rootMin(unpacked int64) int64 { return unpacked + unpacked/10 + 256*mib }

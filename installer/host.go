@@ -36,7 +36,11 @@ func (r *run) configureHost(ctx context.Context, root *os.Root) error {
 		return err
 	}
 	added, err := target.FirstBoot(root, first, r.System.Program)
-	if added {
+	if err != nil {
+		return err
+	}
+	data, err := target.DataDisks(root, r.scheme, r.ids, r.System.Program)
+	if added || data {
 		r.Report.Info("the installed system has something to do when it starts for the first time")
 	}
 	return err

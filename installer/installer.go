@@ -1,20 +1,21 @@
-// Package installer puts a release onto the machine's disk.
+// Package installer puts a release onto the machine's disks.
 //
 // What comes in: the kernel's arguments, the keys that are trusted, what the machine is. What goes out: an installed
-// disk, or an error and a disk that is either untouched or does not boot. It never writes before the manifest's signature
-// and the disk have been checked, never writes a byte of the image that its chunk's digest does not vouch for, and makes
-// the disk bootable last.
+// system, or an error and disks that are either untouched or do not boot; or, asked for a preview, what an installation
+// would erase and write. It never writes before the manifest's signature, the layout and every disk have been checked, never
+// writes a byte of the image that its chunk's digest does not vouch for, and makes the disks bootable last.
 //
-// It decides no policy: which disk, and what on it may be destroyed, a person said, or it stops.
+// It decides no policy: which disks, and what on them may be destroyed, a person said, or it stops.
 package installer
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
+	"imgbuild/image/plan"
 	"imgbuild/installer/bootloader/nvram"
 	"imgbuild/installer/cmdline"
 	"imgbuild/installer/firstboot"
@@ -35,6 +36,10 @@ type Config struct {
 
 	// What follows is a server's; without one, all of it is zero.
 
+	// Layout takes the place of the manifest's.
+	Layout *layout.Layout
+	// Seal is what the boot disks are sealed with, as seal.Sign makes it; nil makes a seal that nobody signed.
+	Seal []byte
 	// Host is what the installed system becomes besides what its image is; nil leaves it as the image is.
 	Host *target.Host
 	// FirstBoot is what the installed system does when it has started for the first time, besides the image's scripts.
@@ -50,12 +55,14 @@ type System struct {
 	MountInfo string // /proc/self/mountinfo
 	MemInfo   string // /proc/meminfo
 	Work      string // an empty place for mount points and scratch files; /run/imgbuild
-	BootCode  string // /usr/share/syslinux/gptmbr.bin
+	Syslinux  string // the directory of gptmbr.bin and mbr.bin; /usr/share/syslinux
 	EFIVars   string // nvram.Dir
 	Program   string // this program's file: /proc/self/exe
 	Tools     tool.Runner
 	// Mounter mounts; KernelMounter.
 	Mounter Mounter
+	// LoadModule loads a kernel module with all that it needs, and is content if it is built in; nil if nobody has to.
+	LoadModule func(ctx context.Context, name string) error
 	// Transport is HTTP's; nil for fetch's own.
 	Transport http.RoundTripper
 }
@@ -70,7 +77,7 @@ func (s System) withDefaults() System {
 	def(&s.MountInfo, "/proc/self/mountinfo")
 	def(&s.MemInfo, "/proc/meminfo")
 	def(&s.Work, "/run/imgbuild")
-	def(&s.BootCode, "/usr/share/syslinux/gptmbr.bin")
+	def(&s.Syslinux, "/usr/share/syslinux")
 	def(&s.EFIVars, nvram.Dir)
 	def(&s.Program, "/proc/self/exe")
 	if s.Mounter == nil {
@@ -79,46 +86,33 @@ func (s System) withDefaults() System {
 	return s
 }
 
-// Error is how Run fails. It says in what state the disk is.
-type Error struct {
-	Err error
-	// Disk is the chosen disk's path, empty if none was chosen.
-	Disk string
-	// Touched is true when something was written to the disk. It does not boot then.
-	Touched bool
-	// Unknown is true when the disk could not be made unbootable after a failure at the very end.
-	Unknown bool
+// Result is how Run ended without an error.
+type Result struct {
+	// Done is what is to happen now, for an installation: as was asked, or a reboot where the kernel that was asked for with
+	// kexec could not be loaded.
+	Done cmdline.Done
+	// Outlook is what an installation would do, where that was asked; nil after an installation.
+	Outlook *plan.Outlook
 }
 
-// Error is one sentence: what failed, and the state of the disk.
-func (e *Error) Error() string {
-	switch {
-	case e.Unknown:
-		return fmt.Sprintf("%v; the state of %s is unknown: do not boot from it", e.Err, e.Disk)
-	case e.Touched:
-		return fmt.Sprintf("%v; %s was left without a partition table and does not boot", e.Err, e.Disk)
-	case e.Disk != "":
-		return fmt.Sprintf("%v; %s was not touched", e.Err, e.Disk)
-	}
-	return fmt.Sprintf("%v; no disk was touched", e.Err)
-}
+// Steps is the number of steps that an installation reports; a preview reports the first previewSteps.
+const (
+	Steps        = 9
+	previewSteps = 3
+)
 
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
-
-// Steps is the number of steps that Run reports.
-const Steps = 10
-
-// Run installs. An error is an *Error.
-func Run(ctx context.Context, c Config) error {
-	r := &run{Config: c, n: 0}
+// Run installs, or says what it would do if Args.Mode is ModePreview. An error is an *Error. A preview whose release is known
+// has no error: what would stop the installation is in the outlook.
+func Run(ctx context.Context, c Config) (Result, error) {
+	r := &run{Config: c, steps: Steps}
 	r.System = c.System.withDefaults()
-	if err := r.all(ctx); err != nil {
-		var e *Error
-		if errors.As(err, &e) {
-			return err
-		}
-		return &Error{Err: err, Disk: r.disk.Path, Touched: r.touched, Unknown: r.unknown}
+	if c.Args.Mode == cmdline.ModePreview {
+		r.steps = previewSteps
 	}
-	return nil
+	res, err := r.all(ctx)
+	var e *Error
+	if err != nil && !errors.As(err, &e) {
+		err = &Error{Err: err, Disks: r.states()}
+	}
+	return res, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"imgbuild/image"
 	"imgbuild/installer/blob"
+	"imgbuild/installer/disk"
 )
 
 func TestMemoryIsCheckedWithBothFigures(t *testing.T) {
@@ -24,14 +25,14 @@ func TestMemoryIsCheckedWithBothFigures(t *testing.T) {
 			"check memory: the installation needs 218 MiB of free memory and this machine has 217 MiB free of 320 MiB; add memory, or use a smaller image"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, err := plan(m, c.total, c.available)
+			b, err := planMemory(m, c.total, c.available)
 			if b.blob != c.blob || (err == nil) != (c.says == "") || err != nil && err.Error() != c.says {
 				t.Errorf("got %+v, %v", b, err)
 			}
 		})
 	}
 	small := &image.Manifest{UnpackedBytes: 1 << 20, Files: map[string]image.File{image.RootfsFile: {Size: mib}}}
-	if _, err := plan(small, 256*mib, 130*mib); err != nil {
+	if _, err := planMemory(small, 256*mib, 130*mib); err != nil {
 		t.Errorf("a small image needs no more chunks than it has: %v", err)
 	}
 }
@@ -55,16 +56,51 @@ func TestMemoryIsReadFromMeminfo(t *testing.T) {
 	}
 }
 
-func TestAnErrorSaysInWhatStateTheDiskIs(t *testing.T) {
+func TestAnErrorSaysInWhatStateTheDisksAre(t *testing.T) {
 	cause := errors.New("something failed")
-	for says, e := range map[string]*Error{
-		"something failed; no disk was touched":                                           {Err: cause},
-		"something failed; /dev/sda was not touched":                                      {Err: cause, Disk: "/dev/sda"},
-		"something failed; /dev/sda was left without a partition table and does not boot": {Err: cause, Disk: "/dev/sda", Touched: true},
-		"something failed; the state of /dev/sda is unknown: do not boot from it":         {Err: cause, Disk: "/dev/sda", Touched: true, Unknown: true},
+	for says, disks := range map[string][]DiskState{
+		"something failed; no disk was touched":                                           nil,
+		"something failed; /dev/sda was not touched":                                      {{"/dev/sda", Untouched}},
+		"something failed; /dev/sda and /dev/sdb were not touched":                        {{"/dev/sda", Untouched}, {"/dev/sdb", Untouched}},
+		"something failed; /dev/sda was left without a partition table and does not boot": {{"/dev/sda", Cleared}},
+		"something failed; the state of /dev/sda is unknown: do not boot from it":         {{"/dev/sda", Unknown}},
+		"something failed; /dev/sda, /dev/sdb and /dev/sdc were left without a partition table and do not boot; /dev/sdd was left with nothing but what the layout keeps and does not boot; /dev/sde still has its old first sector": {
+			{"/dev/sda", Cleared}, {"/dev/sdb", Cleared}, {"/dev/sdd", Kept}, {"/dev/sdc", Cleared}, {"/dev/sde", Old}},
 	} {
-		if e.Error() != says || !errors.Is(e, cause) {
+		if e := (&Error{Err: cause, Disks: disks}); e.Error() != says || !errors.Is(e, cause) {
 			t.Errorf("got %v, want %s", e, says)
+		}
+	}
+}
+
+func TestWhatAFailureLeftIsSeenOnTheDisk(t *testing.T) {
+	sector := func(text string, signed bool) []byte {
+		b := make([]byte, 4096)
+		if copy(b, text); signed {
+			b[510], b[511] = 0x55, 0xaa
+		}
+		return b
+	}
+	for name, c := range map[string]struct {
+		before, now []byte
+		kept        bool
+		state       State
+	}{
+		"a disk that was wiped":              {sector("old", true), sector("", false), false, Cleared},
+		"a disk that was empty before":       {sector("", false), sector("", false), false, Cleared},
+		"a disk that holds a file system":    {sector("old", true), sector("XFSB", false), false, Cleared},
+		"a disk that nobody has come to":     {sector("old", true), sector("old", true), false, Old},
+		"a disk on which something is kept":  {sector("old", true), sector("stub", true), true, Kept},
+		"a disk with a table of unknown use": {sector("old", true), sector("new", true), false, Unknown},
+		"a disk that cannot be read":         {sector("old", true), nil, false, Unknown},
+	} {
+		file := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(file, c.now, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l := &look{disk: disk.Disk{Path: file}, first: c.before[:512]}
+		if got := l.state(c.kept); got != c.state {
+			t.Errorf("%s: %v, want %v", name, got, c.state)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package installer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,7 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgbuild/image"
+	"imgbuild/image/layout"
+	"imgbuild/installer/target"
 )
 
 // Mounter mounts file systems.
@@ -138,26 +140,98 @@ func (m *mounts) unmountAll(by Mounter) error {
 func (r *run) rootDir() string { return filepath.Join(r.System.Work, "root") }
 func (r *run) espDir() string  { return filepath.Join(r.System.Work, "esp") }
 
+// espMount is where the installed system has its EFI system partition.
+const espMount = "/boot/efi"
+
 // espOptions are how vfat is mounted here; fstab's options are the installed system's.
 const espOptions = "umask=0077,shortname=winnt"
 
-// mountTarget mounts root, /boot in it, and the ESP beside it: the image's files for the ESP come through /boot/efi and
-// are copied when they are all there.
-func (r *run) mountTarget() error {
-	for _, mount := range []string{"/", "/boot"} {
-		for i, p := range r.parts {
-			if p.Mount != mount || p.Role == image.RoleESP {
-				continue
-			}
-			if err := r.mounts.mount(r.System.Mounter, r.nodes[i], filepath.Join(r.rootDir(), mount), p.FS, ""); err != nil {
-				return err
-			}
+// mountTarget mounts the scheme's file systems that are wanted, root first and every one before those below it, and the ESP
+// beside the tree: the image's files for the ESP come through /boot/efi and are copied when they are all there. Swap space is
+// not turned on.
+func (r *run) mountTarget(want func(layout.Filesystem) bool) error {
+	for _, f := range r.scheme.Filesystems() {
+		if f.Mount == "" || f.FS == "swap" || !want(f) {
+			continue
 		}
-	}
-	for i, p := range r.parts {
-		if p.Role == image.RoleESP && p.FS != "" {
-			return r.mounts.mount(r.System.Mounter, r.nodes[i], r.espDir(), p.FS, espOptions)
+		target, options := filepath.Join(r.rootDir(), f.Mount), ""
+		if f.FS == "vfat" {
+			options = espOptions
+		}
+		if f.Mount == espMount {
+			target = r.espDir()
+		}
+		node := r.made.Node(f.Device)
+		if node == "" {
+			continue // the installed system formats it
+		}
+		if err := r.mounts.mount(r.System.Mounter, node, target, f.FS, options); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// mountKept mounts what the layout keeps, after the image has been unpacked: the image's files do not go there. Those that it
+// has below such a mount point would lie hidden in the file system above, so they go.
+func (r *run) mountKept() error {
+	for _, f := range r.scheme.Filesystems() {
+		if f.Kept == nil || f.Mount == "" || f.FS == "swap" {
+			continue
+		}
+		if err := r.withRoot(func(root *os.Root) error { return empty(root, strings.TrimPrefix(f.Mount, "/")) }); err != nil {
+			return fmt.Errorf("prepare the mount point %s: %w", f.Mount, err)
+		}
+	}
+	return r.mountTarget(func(f layout.Filesystem) bool { return f.Kept != nil })
+}
+
+// empty removes everything in a directory, if there is one.
+func empty(root *os.Root, dir string) error {
+	entries, err := fs.ReadDir(root.FS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, root.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+// unmountTarget unmounts everything, and gives mount points the attributes of what was mounted on them.
+func (r *run) unmountTarget() error {
+	for len(r.mounts) > 0 {
+		last := r.mounts[len(r.mounts)-1]
+		mount, below := strings.CutPrefix(last, r.rootDir()+"/")
+		if !below {
+			if err := r.mounts.unmount(r.System.Mounter); err != nil {
+				return err
+			}
+			continue
+		}
+		var point target.MountPoint
+		err := r.withRoot(func(root *os.Root) (err error) {
+			point, err = target.TakeMountPoint(root, mount)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := r.mounts.unmount(r.System.Mounter); err != nil {
+			return err
+		}
+		if err := r.withRoot(point.Give); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withRoot opens the installed tree for a moment: while it is open, nothing in it can be unmounted.
+func (r *run) withRoot(f func(*os.Root) error) error {
+	root, err := os.OpenRoot(r.rootDir())
+	if err != nil {
+		return fmt.Errorf("open installed tree: %w", err)
+	}
+	return errors.Join(f(root), root.Close())
 }

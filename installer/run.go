@@ -5,112 +5,146 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/installer/bootloader"
+	"imgbuild/installer/cmdline"
 	"imgbuild/installer/disk"
-	"imgbuild/installer/disk/gpt"
-	"imgbuild/installer/disk/probe"
 	"imgbuild/installer/fetch"
+	"imgbuild/installer/storage"
 )
 
-// run is one installation on its way.
+// run is one installation, or its preview, on its way.
 type run struct {
 	Config
-	n int // steps begun
+	n, steps int // begun, and of how many
 
 	fetcher        *fetch.Fetcher
 	manifest       *image.Manifest
 	raw, signature []byte
+	layout         layout.Layout
+	memory         budget
 
-	memory   budget
-	bootCode []byte
-	loaders  []bootloader.Loader
+	candidates []layout.Candidate // all disks of the machine
+	looks      map[string]*look   // by Candidate.ID
+	chosen     []*look
+	found      []layout.Existing // what the layout may keep
+	scheme     *layout.Scheme    // nil until the layout is known to fit
+	ids        *storage.IDs
+	loaders    []bootloader.Loader
 
-	disks    []disk.Disk
-	disk     disk.Disk
-	oldParts []probe.Part
-	parts    []disk.Placed
-	ids      []string // file systems' identifiers, as parts
-	table    *gpt.Table
-
-	nodes            []string // device nodes, as parts
-	mounts           mounts
-	touched, unknown bool
+	made            *storage.Made // nil before there is anything to stop
+	mounts          mounts
+	code            map[string]storage.BootCode // by SchemeDisk.Name
+	done            cmdline.Done
+	touched, undone bool
 }
 
 func (r *run) step(format string, a ...any) {
 	r.n++
-	r.Report.Step(r.n, Steps, fmt.Sprintf(format, a...))
+	r.Report.Step(r.n, r.steps, fmt.Sprintf(format, a...))
 }
 
-// all is the whole installation. Everything up to the line "writing to" only reads.
-func (r *run) all(ctx context.Context) (err error) {
+// all is the whole installation, or its preview. Everything up to the line "writing to" only reads.
+func (r *run) all(ctx context.Context) (Result, error) {
 	r.step("get the manifest and check its signature")
 	if err := r.getManifest(ctx); err != nil {
-		return err
+		return Result{}, err
 	}
+	refused := r.prepare(ctx)
+	outlook := r.outlook(refused)
+	if refused == nil || r.Args.Mode == cmdline.ModePreview {
+		for line := range strings.Lines(outlook.Text) {
+			r.Report.Info("| %s", strings.TrimRight(line, "\n"))
+		}
+	}
+	if r.Args.Mode == cmdline.ModePreview {
+		if err := context.Cause(ctx); err != nil {
+			return Result{}, fmt.Errorf("preview: %w", err)
+		}
+		return Result{Done: r.Args.Done, Outlook: outlook}, r.removeScratch()
+	}
+	if refused != nil {
+		return Result{}, errors.Join(refused, r.removeScratch())
+	}
+	if r.BeforeWrite != nil {
+		if err := r.BeforeWrite(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return Result{}, fmt.Errorf("install: %w", err)
+	}
+	return r.install(ctx)
+}
+
+// prepare finds out everything that can be known before the first write. It only reads.
+func (r *run) prepare(ctx context.Context) error {
 	r.step("check memory and tools for %s %s", r.manifest.Name, r.manifest.Version)
-	if err := r.checkMachine(); err != nil {
+	if err := r.checkMachine(ctx); err != nil {
 		return err
 	}
-	r.step("choose the disk and look at what is on it")
-	if err := r.chooseDisk(); err != nil {
+	r.step("choose the disks and look at what is on them")
+	if err := r.survey(); err != nil {
+		return err
+	}
+	if err := r.choose(ctx); err != nil {
 		return err
 	}
 	if err := r.checkLoaders(); err != nil {
 		return err
 	}
-	if r.BeforeWrite != nil {
-		if err := r.BeforeWrite(ctx); err != nil {
-			return err
-		}
-	}
-	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("install: %w", err)
-	}
+	return r.mayWrite()
+}
 
-	r.Report.Info("writing to %s", r.disk.Short())
-	defer func() { err = r.cleanUp(err) }()
-	r.step("remove what was on %s", r.disk.Path)
-	if err := r.wipe(ctx); err != nil {
-		return err
+// install writes.
+func (r *run) install(ctx context.Context) (_ Result, err error) {
+	var names []string
+	for _, d := range r.written() {
+		names = append(names, r.looks[d.ID].short())
 	}
-	r.step("make partitions and file systems")
+	r.Report.Info("writing to %s", and(names))
+	defer func() { err = r.cleanUp(ctx, err) }()
+	r.step("remove what was there, and make partitions, volumes and file systems")
 	if err := r.format(ctx); err != nil {
-		return err
+		return Result{}, err
 	}
 	r.step("download, verify and unpack the root file system")
 	if err := r.unpack(ctx); err != nil {
-		return err
+		return Result{}, err
 	}
 	r.step("configure the installed system")
 	if err := r.configure(ctx); err != nil {
-		return err
+		return Result{}, err
 	}
 	r.step("write boot loaders")
 	if err := r.installLoaders(ctx); err != nil {
-		return err
+		return Result{}, err
 	}
-	r.step("flush everything to the disk")
-	if err := r.finish(); err != nil {
-		return err
+	r.step("flush everything to the disks")
+	if err := r.finish(ctx); err != nil {
+		return Result{}, err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("install: %w", err)
+		return Result{}, fmt.Errorf("install: %w", err)
 	}
-	r.step("write the partition table: from here on the disk boots")
-	return r.commit()
+	r.step("write the partition tables: from here on the machine boots")
+	if err := r.commit(); err != nil {
+		return Result{}, err
+	}
+	return Result{Done: r.done}, nil
 }
 
-// cleanUp leaves nothing mounted and no partition known to the kernel, after a failure or success.
-func (r *run) cleanUp(err error) error {
+// cleanUp leaves nothing mounted and nothing of the disks in use, after a failure or success.
+func (r *run) cleanUp(ctx context.Context, err error) error {
 	left := r.mounts.unmountAll(r.System.Mounter)
-	if left == nil {
-		left = disk.DeletePartitions(r.System.Sys, r.disk)
+	if left == nil && r.made != nil {
+		left = r.made.Stop(context.WithoutCancel(ctx))
 	}
-	if rm := os.RemoveAll(r.scratch()); left == nil && rm != nil {
-		left = fmt.Errorf("remove scratch files: %w", rm)
+	if rm := r.removeScratch(); left == nil {
+		left = rm
 	}
 	switch {
 	case err == nil && left != nil:
@@ -122,49 +156,44 @@ func (r *run) cleanUp(err error) error {
 	return err
 }
 
-// wipe zeroes the ends of the disk, and of its partitions where it had any. This is the first write.
-func (r *run) wipe(ctx context.Context) error {
-	if err := disk.DeletePartitions(r.System.Sys, r.disk); err != nil {
-		return err
-	}
-	f, err := disk.Open(r.disk)
-	if err != nil {
-		return err
-	}
-	r.touched = true
-	return errors.Join(disk.Wipe(ctx, f, r.disk.Size, r.oldParts), f.Close())
-}
-
-// format tells the kernel of the partitions, makes the file systems and mounts them.
-func (r *run) format(ctx context.Context) error {
-	var err error
-	if r.nodes, err = disk.AddPartitions(r.System.Sys, r.disk, r.parts); err != nil {
-		return err
-	}
+func (r *run) makeScratch() error {
 	if err := os.MkdirAll(r.scratch(), 0o700); err != nil {
 		return fmt.Errorf("make scratch directory: %w", err)
 	}
-	for i, p := range r.parts {
-		if err := disk.Format(ctx, r.System.Tools, p, r.nodes[i], r.ids[i], r.scratch()); err != nil {
-			return err
-		}
-	}
-	return r.mountTarget()
+	return nil
 }
 
-// commit is the last step. After it the disk boots; what follows can only warn.
-func (r *run) commit() error {
-	f, err := disk.Open(r.disk)
+func (r *run) removeScratch() error {
+	if err := os.RemoveAll(r.scratch()); err != nil {
+		return fmt.Errorf("remove scratch files: %w", err)
+	}
+	return nil
+}
+
+// format makes the scheme real and mounts it. This is the first write.
+func (r *run) format(ctx context.Context) error {
+	if err := r.makeScratch(); err != nil {
+		return err
+	}
+	disks := map[string]disk.Disk{}
+	for _, d := range r.written() {
+		disks[d.Name] = r.looks[d.ID].disk
+	}
+	made, err := storage.Make(ctx, r.storage(), r.scheme, r.ids, disks)
+	r.touched = !errors.Is(err, storage.ErrUntouched)
 	if err != nil {
 		return err
 	}
-	if err := disk.Commit(f, r.table, r.bootCode); err != nil {
-		r.unknown = errors.Is(err, disk.ErrNotUndone)
-		return errors.Join(err, f.Close())
+	r.made = made
+	return r.mountTarget(func(f layout.Filesystem) bool { return f.Kept == nil })
+}
+
+// commit is the last step. After it the disks boot; what follows can only warn.
+func (r *run) commit() error {
+	if err := r.made.Commit(r.code); err != nil {
+		r.undone = errors.Is(err, storage.ErrNotUndone)
+		return err
 	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("close disk: %w", err)
-	}
-	r.bootEntry()
+	r.bootEntries()
 	return nil
 }

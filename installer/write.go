@@ -6,19 +6,25 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
+	"imgbuild/image/seal"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/bootloader"
 	"imgbuild/installer/bootloader/nvram"
-	"imgbuild/installer/disk"
+	"imgbuild/installer/cmdline"
 	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/disk/probe"
 	"imgbuild/installer/fetch"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/kexec"
+	"imgbuild/installer/storage"
 	"imgbuild/installer/target"
 	"imgbuild/installer/unpack"
 )
@@ -84,17 +90,40 @@ func (r *run) openTarget() (bootloader.Target, func(), error) {
 // target is what boot loaders are told.
 func (r *run) target() bootloader.Target {
 	t := bootloader.Target{
-		Dir: r.rootDir(), Manifest: r.manifest, RootUUID: r.idOf("/"), BootUUID: r.idOf("/boot"),
-		Run: r.System.Tools, BootCode: r.bootCode,
+		Dir: r.rootDir(), Manifest: r.manifest, Scheme: r.scheme, FSUUID: r.idOf, Args: r.args(),
+		Run: r.System.Tools, Syslinux: r.System.Syslinux, Scratch: r.scratch(),
 	}
-	if !r.separate("/boot") {
+	if r.made != nil {
+		t.Node = r.made.Node
+	}
+	if r.on("/boot").Mount != "/boot" {
 		t.BootPrefix = "/boot"
 	}
 	return t
 }
 
-// configure makes the tree the system of this disk, and of this host.
+// args are all arguments of the installed kernel.
+func (r *run) args() []string { return bootloader.Arguments(r.manifest, r.scheme, r.ids) }
+
+// on is the file system that a directory of the installed system lies on.
+func (r *run) on(dir string) layout.Filesystem {
+	var best layout.Filesystem
+	for _, f := range r.scheme.Filesystems() {
+		if within := f.Mount == "/" || f.Mount == dir || f.Mount != "" && strings.HasPrefix(dir, f.Mount+"/"); within && len(f.Mount) > len(best.Mount) {
+			best = f
+		}
+	}
+	return best
+}
+
+// idOf is the identifier of the file system that a directory lies on.
+func (r *run) idOf(dir string) string { return r.ids.FS(r.on(dir).Device) }
+
+// configure makes the tree the system of these disks, and of this host.
 func (r *run) configure(ctx context.Context) error {
+	if err := r.mountKept(); err != nil {
+		return err
+	}
 	t, done, err := r.openTarget()
 	if err != nil {
 		return err
@@ -103,11 +132,8 @@ func (r *run) configure(ctx context.Context) error {
 	if err := bootloader.CheckKernel(t.Root, r.manifest); err != nil {
 		return err
 	}
-	c := target.Config{Manifest: r.manifest, Raw: r.raw, Signature: r.signature, RootUUID: t.RootUUID, BootPrefix: t.BootPrefix}
-	for i, p := range r.parts {
-		if p.Mount != "" {
-			c.FileSystems = append(c.FileSystems, target.FileSystem{UUID: r.ids[i], Mount: p.Mount, FS: p.FS, Options: p.Options})
-		}
+	c := target.Config{
+		Manifest: r.manifest, Raw: r.raw, Signature: r.signature, Scheme: r.scheme, IDs: r.ids, Args: t.Args, BootPrefix: t.BootPrefix,
 	}
 	if err := target.Configure(t.Root, c); err != nil {
 		return err
@@ -122,98 +148,130 @@ func (r *run) configure(ctx context.Context) error {
 	return err
 }
 
-// installLoaders writes all boot loaders that the image has, for either firmware.
+// installLoaders writes the boot loaders that the scheme needs, takes what the disks start with from them, and loads the
+// installed kernel where it is to be started without the firmware.
 func (r *run) installLoaders(ctx context.Context) error {
 	t, done, err := r.openTarget()
 	if err != nil {
 		return err
 	}
 	defer done()
+	if r.code, err = r.seals(); err != nil {
+		return err
+	}
 	for _, l := range r.loaders {
-		if err := l.Install(ctx, t); err != nil {
+		err := l.Install(ctx, t)
+		if err == nil {
+			err = r.takeCode(l, t)
+		}
+		if err != nil {
 			return errors.Join(err, l.Revert(t))
 		}
 		r.Report.Info("boot loader: %s", l.Name())
 	}
+	r.loadKernel(t)
 	if t.ESP == nil {
 		return nil
 	}
 	return target.ClearESP(t.Root)
 }
 
-// finish unmounts everything, gives mount points the attributes of what was mounted on them, and makes the kernel forget
-// the partitions, which it only does when nothing uses them any more.
-func (r *run) finish() error {
-	t, done, err := r.openTarget()
+// takeCode adds what the disks start with by a boot loader.
+func (r *run) takeCode(l bootloader.Loader, t bootloader.Target) error {
+	code, err := l.Code(t)
 	if err != nil {
 		return err
 	}
-	var boot target.Attributes
-	separate := r.separate("/boot")
-	if separate {
-		boot, err = target.TakeAttributes(t.Root, "boot")
+	for name, c := range code {
+		b := r.code[name]
+		b.MBR, b.Gap = c.MBR, c.Gap
+		r.code[name] = b
 	}
-	done()
-	if err != nil {
-		return err
-	}
-	for len(r.mounts) > 1 {
-		if err := r.mounts.unmount(r.System.Mounter); err != nil {
-			return err
-		}
-	}
-	if separate {
-		root, err := os.OpenRoot(r.rootDir())
-		if err != nil {
-			return fmt.Errorf("open installed tree: %w", err)
-		}
-		err = target.GiveAttributes(root, "boot", boot)
-		root.Close()
-		if err != nil {
-			return err
-		}
-	}
-	if err := r.mounts.unmount(r.System.Mounter); err != nil {
-		return err
-	}
-	return disk.DeletePartitions(r.System.Sys, r.disk)
+	return nil
 }
 
-// bootEntry adds an entry to the firmware's boot menu. Without it the disk still boots through the removable path.
-func (r *run) bootEntry() {
-	g := r.manifest.BootLoader.GRUB
-	if r.Machine.Firmware != hw.UEFI || g == nil {
+// seals are the boot disks' seals, by the disk's name.
+func (r *run) seals() (map[string]storage.BootCode, error) {
+	record := r.Seal
+	if record == nil {
+		var err error
+		record, err = seal.Unsigned(seal.Record{Serial: r.Machine.Serial, Image: r.manifest.Name + "/" + r.manifest.Version, Time: time.Now()})
+		if err != nil {
+			return nil, err
+		}
+	}
+	code := map[string]storage.BootCode{}
+	for _, d := range r.scheme.Disks {
+		if d.Boot {
+			code[d.Name] = storage.BootCode{Seal: record}
+		}
+	}
+	return code, nil
+}
+
+// loadKernel prepares to start the installed kernel without the firmware. Where that cannot be done, the machine reboots.
+func (r *run) loadKernel(t bootloader.Target) {
+	r.done = r.Args.Done
+	if r.done != cmdline.DoneKexec {
 		return
 	}
-	file, err := bootloader.FirstStage(r.manifest)
-	if err == nil {
-		err = r.writeEntry(g.Label, file)
+	if err := r.kexec(t); err != nil {
+		r.Report.Warn("the installed kernel cannot be started without the firmware, so the machine reboots: %v", err)
+		r.done = cmdline.DoneReboot
 	}
+}
+
+func (r *run) kexec(t bootloader.Target) error {
+	if err := kexec.Supported(); err != nil {
+		return err
+	}
+	kernel, err := t.Root.Open("boot/vmlinuz-" + r.manifest.KernelRelease)
 	if err != nil {
+		return fmt.Errorf("open kernel: %w", err)
+	}
+	defer kernel.Close()
+	initrd, err := t.Root.Open("boot/initramfs-" + r.manifest.KernelRelease + ".img")
+	if err != nil {
+		return fmt.Errorf("open initramfs: %w", err)
+	}
+	defer initrd.Close()
+	return kexec.Load(kernel, initrd, strings.Join(t.Args, " "))
+}
+
+// finish unmounts everything, and makes the kernel forget arrays, volumes and partitions, which it only does when nothing
+// uses them any more.
+func (r *run) finish(ctx context.Context) error {
+	if err := r.unmountTarget(); err != nil {
+		return err
+	}
+	return r.made.Stop(ctx)
+}
+
+// bootEntries adds entries to the firmware's boot menu. Without them the disk still boots through the removable path.
+func (r *run) bootEntries() {
+	if r.Machine.Firmware != hw.UEFI || !r.scheme.Firmware.HasUEFI() {
+		return
+	}
+	if err := r.writeEntries(); err != nil {
 		r.Report.Warn("the firmware took no boot entry, so it has to find EFI/BOOT on the disk by itself: %v", err)
 	}
 }
 
-func (r *run) writeEntry(label, file string) error {
-	e := nvram.Entry{Label: label, File: file}
-	for i, p := range r.parts {
-		if p.Role == image.RoleESP {
-			t := r.table.Partitions[i]
-			e.Partition, e.First, e.Sectors, e.GUID = t.Number, t.First, t.Last-t.First+1, t.GUID
-		}
-	}
-	guids, err := r.partitionGUIDs()
+func (r *run) writeEntries() error {
+	list, err := bootloader.BootEntries(r.manifest, r.scheme, r.ids.Partition)
 	if err != nil {
 		return err
 	}
 	if err := r.showVariables(); err != nil {
 		return err
 	}
-	res, err := nvram.Install(r.System.EFIVars, e, func(g uuid.UUID) bool { return guids[g] })
+	res, err := nvram.Install(r.System.EFIVars, list, r.inUse())
 	if err != nil {
 		return err
 	}
-	r.Report.Info("boot entry Boot%04X %q is first in the firmware's order", res.Number, label)
+	for i, n := range res.Numbers {
+		r.Report.Info("boot entry Boot%04X %q is number %d in the firmware's order", n, list[i].Label, i+1)
+	}
 	for _, n := range res.Removed {
 		r.Report.Info("boot entry Boot%04X of an earlier installation was removed", n)
 	}
@@ -232,22 +290,18 @@ func (r *run) showVariables() error {
 	return r.System.Mounter.Mount("efivarfs", nvram.Dir, "efivarfs", "")
 }
 
-// partitionGUIDs are those of all disks of the machine: an entry that names one of them is in use.
-func (r *run) partitionGUIDs() (map[uuid.UUID]bool, error) {
-	out := map[uuid.UUID]bool{}
-	for _, d := range r.disks {
-		f, err := os.Open(d.Path)
-		if err != nil {
-			return nil, fmt.Errorf("look for partitions: %w", err)
-		}
-		t, err := gpt.Read(f, d.Size)
-		f.Close()
+// inUse returns a function that says whether a partition is on a disk of this machine: an entry that names it is in use. While a
+// disk cannot be read, every partition may be on it.
+func (r *run) inUse() func(uuid.UUID) bool {
+	guids, all := map[uuid.UUID]bool{}, false
+	for _, l := range r.looks {
+		t, err := l.table()
 		if err != nil && !errors.Is(err, gpt.ErrNone) {
-			return nil, fmt.Errorf("look for partitions on %s: %w", d.Path, err)
+			all = true
 		}
 		for _, p := range t.Partitions {
-			out[p.GUID] = true
+			guids[p.GUID] = true
 		}
 	}
-	return out, nil
+	return func(g uuid.UUID) bool { return all || guids[g] }
 }

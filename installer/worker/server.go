@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imgbuild/image/identity"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/installer"
 	"imgbuild/installer/cmdline"
@@ -15,6 +16,7 @@ import (
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/inventory"
+	"imgbuild/installer/kexec"
 	"imgbuild/installer/lldp"
 	"imgbuild/installer/netconf"
 	"imgbuild/installer/target"
@@ -164,40 +166,113 @@ func (s *served) run(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	switch {
-	case p.Action != plan.Install:
+	case p.Action != plan.Install && p.Action != plan.Preview:
 		return Outcome{Text: "nothing is installed, and the local disk is booted: " + p.Reason, Done: cmdline.DoneReboot}, nil
-	case s.args.Mode == cmdline.ModeInspect:
-		return Outcome{Text: "nothing is installed: this boot was started to inspect the machine; the next one installs it", Done: cmdline.DoneReboot}, nil
+	case p.Action == plan.Install && s.args.Mode != cmdline.ModeInstall:
+		return Outcome{Text: fmt.Sprintf("nothing is installed: this boot was started to %s the machine; the next one installs it", s.args.Mode), Done: cmdline.DoneReboot}, nil
 	}
 	s.say.Info("plan: %s", p.Reason)
-	d := s.client.Deliver(ctx, s.events, p.Token)
-	args, err := s.carryOut(ctx, p, inv, d)
-	if err != nil {
+	return s.end(ctx, p, inv, s.client.Deliver(ctx, s.events, p.Token))
+}
+
+// end carries the plan out, and tells the server how that ended.
+func (s *served) end(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) (Outcome, error) {
+	res, err := s.carryOut(ctx, p, inv, d)
+	var gone *withdrawn
+	switch {
+	case errors.As(err, &gone):
+		d.End(plan.KindFailed, err.Error(), failLimit)
+		return Outcome{Text: "nothing was written: " + err.Error(), Done: s.oldSystem(ctx, err)}, nil
+	case err != nil:
 		d.End(plan.KindFailed, err.Error(), failLimit)
 		return Outcome{}, err
+	case res.Outlook != nil:
+		if !d.Preview(*res.Outlook, doneLimit) {
+			return Outcome{}, errors.New("tell the server what an installation would do: it does not answer; nothing was written, order the preview again")
+		}
+		res.Done = cmdline.DoneReboot // to the local disk, whatever the order says of installations
+		return outcome(res), nil
 	}
 	if !d.End(plan.KindDone, installed, doneLimit) {
 		s.say.Warn("the server does not know yet that the disk boots: the installed system tells it")
 	}
-	return Outcome{Installed: true, Text: installed, Done: args.Done}, nil
+	return outcome(res), nil
 }
 
-// carryOut installs as the plan says.
-func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) (cmdline.Args, error) {
+// carryOut does what the plan says.
+func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) (installer.Result, error) {
 	args, err := s.args.WithPlan(p)
 	if err != nil {
-		return args, err
+		return installer.Result{}, err
 	}
-	err = s.install(ctx, installer.Config{
+	res, err := s.install(ctx, installer.Config{
 		Args:        args,
+		Layout:      p.Layout,
+		Seal:        p.Seal,
 		Host:        &target.Host{Host: p.Host, Serial: p.Serial, NICs: inv.NICs},
 		FirstBoot:   firstboot.Config{Server: args.Server, Token: p.Token},
 		BeforeWrite: func(ctx context.Context) error { return s.beforeWrite(ctx, p, inv, d) },
 	})
-	if errors.Is(err, disk.ErrChoice) || errors.Is(err, disk.ErrNotEmpty) {
-		err = fmt.Errorf("%w; with a server, the disk is chosen with the order: imgctl order install %s --disk … --wipe …", err, p.Serial)
+	switch {
+	case errors.Is(err, layout.ErrChoice) || errors.Is(err, installer.ErrNotEmpty):
+		err = fmt.Errorf("%w; with a server, disks are chosen with the order: imgctl order install %s --disk … --wipe …", err, p.Serial)
+	case errors.Is(err, installer.ErrSealed):
+		err = fmt.Errorf("%w; with a server, that is said with the order: imgctl order install %s --unseal …", err, p.Serial)
 	}
-	return args, err
+	return res, err
+}
+
+// oldSystem prepares to start what is on the disks that were chosen without the firmware, which could start this installer
+// again; where that cannot be done the machine reboots, and the server lets it boot its disk.
+func (s *served) oldSystem(ctx context.Context, stopped error) cmdline.Done {
+	if err := s.loadOld(ctx, stopped); err != nil {
+		s.say.Info("the old system is started by a reboot: %v", err)
+		return cmdline.DoneReboot
+	}
+	return cmdline.DoneKexec
+}
+
+func (s *served) loadOld(ctx context.Context, stopped error) error {
+	if err := kexec.Supported(); err != nil {
+		return err
+	}
+	var where *installer.Error
+	if !errors.As(stopped, &where) {
+		return kexec.ErrNone
+	}
+	all, err := disk.Inventory("/sys", "/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var disks []disk.Disk
+	for _, chosen := range where.Disks {
+		for _, d := range all {
+			if d.Path == chosen.Path {
+				disks = append(disks, d)
+			}
+		}
+	}
+	var o kexec.Options
+	if s.modules != nil {
+		o.LoadFS = func(fs string) error { return s.modules.Load(ctx, fs) }
+	}
+	e, err := kexec.OldSystem(ctx, disks, o)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	if err := kexec.Load(e.Kernel, e.Initrd, e.Args); err != nil {
+		return err
+	}
+	s.say.Info("the old system %q on %s is started without the firmware", e.Title, e.Disk)
+	return nil
+}
+
+// withdrawn is an order that was taken back before the first write.
+type withdrawn struct{ reason string }
+
+func (w *withdrawn) Error() string {
+	return "stop before anything is written, because the server asks for it: " + w.reason
 }
 
 // beforeWrite is the last chance to leave the old system intact.
@@ -210,7 +285,7 @@ func (s *served) beforeWrite(ctx context.Context, p plan.Plan, inv plan.Inventor
 	}
 	d.Sync(ctx, stopLimit)
 	if reason, stop := d.Stopped(); stop {
-		return fmt.Errorf("stop before anything is written, because the server asks for it: %s", reason)
+		return &withdrawn{reason}
 	}
 	return nil
 }

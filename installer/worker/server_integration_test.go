@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,11 +26,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
+	"imgbuild/image/seal"
 	"imgbuild/installer"
 	"imgbuild/installer/cmdline"
 	"imgbuild/installer/control"
-	"imgbuild/installer/disk"
 	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
@@ -45,7 +47,7 @@ const (
 	sn      = "SN-WORKER-1"
 	nonce   = "AAECAwQFBgcICQoLDA0ODw"
 	kernel  = "5.14.0-1.el9.x86_64"
-	mbrCode = "/usr/lib/syslinux/mbr/gptmbr.bin"
+	codeDir = "/usr/lib/syslinux/mbr"
 	size    = 1 << 30
 )
 
@@ -84,9 +86,14 @@ func (s *site) console() string {
 	return strings.Join(s.said, "\n")
 }
 
+// declared is the release's layout.
+func declared() layout.Layout {
+	return layout.Layout{Firmware: layout.BIOS, BIOSLoader: layout.Extlinux, Filesystem: "ext4", BootSize: "256MiB"}
+}
+
 // Resolve implements machine.Images: there is one release.
 func (s *site) Resolve(context.Context, string) (*releases.Release, error) {
-	return &releases.Release{Name: "test", Version: "1"}, nil
+	return &releases.Release{Name: "test", Version: "1", Layout: declared(), Tools: []string{"mkfs.ext4", "extlinux"}}, nil
 }
 
 func newSite(t *testing.T) *site {
@@ -94,12 +101,12 @@ func newSite(t *testing.T) *site {
 	if os.Getuid() != 0 {
 		t.Skip("loop devices, mounts and namespaces need root")
 	}
-	for _, p := range []string{"losetup", "mksquashfs", "mkfs.ext4", "extlinux", "blkid"} {
+	for _, p := range []string{"losetup", "addpart", "delpart", "mksquashfs", "mkfs.ext4", "extlinux", "blkid"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("%s is not installed", p)
 		}
 	}
-	if _, err := os.Stat(mbrCode); err != nil {
+	if _, err := os.Stat(codeDir); err != nil {
 		t.Skipf("syslinux-common is not installed: %v", err)
 	}
 	s := &site{t: t}
@@ -131,11 +138,9 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.loop = s.command("losetup", "--find", "--show", "--partscan", s.file)
+	s.loop = s.command("losetup", "--find", "--show", s.file)
 	t.Cleanup(func() {
-		if err := disk.DeletePartitions("/sys", disk.Disk{Name: filepath.Base(s.loop), Path: s.loop}); err != nil {
-			t.Error(err)
-		}
+		s.forget()
 		s.command("losetup", "--detach", s.loop)
 	})
 	return s
@@ -226,10 +231,7 @@ func (s *site) release() string {
 	m := &image.Manifest{
 		Schema: image.Schema, Name: "test", Version: "1", Arch: "x86_64", Distro: image.Distro{ID: "test", Name: "Test Linux 9", Release: "9"},
 		KernelRelease: kernel, KernelArgs: []string{"quiet"}, LockDigest: strings.Repeat("0", 64), SELinux: "disabled", NetworkFormat: image.NMKeyfile, Created: 1,
-		FixedLayout: image.Layout{Partitions: []image.Partition{
-			{Name: "biosboot", Role: image.RoleBIOSBoot, SizeMiB: 1}, {Name: "boot", Role: image.RoleBoot, SizeMiB: 128, FS: "ext4", Label: "boot", Mount: "/boot"},
-			{Name: "root", Role: image.RoleRoot, FS: "ext4", Label: "root", Mount: "/"},
-		}},
+		Layout:     declared(),
 		BootLoader: image.BootLoader{Extlinux: &image.Extlinux{}}, UnpackedBytes: 64 << 20, Files: map[string]image.File{image.RootfsFile: desc},
 	}
 	data, err := m.Marshal()
@@ -244,9 +246,13 @@ func (s *site) release() string {
 }
 
 // order writes the host down, orders its installation and starts its boot.
-func (s *site) order() *registry.Order {
+func (s *site) order(preview bool) *registry.Order {
 	t := s.t
 	t.Helper()
+	done := "poweroff"
+	if preview {
+		done = ""
+	}
 	_, _, err := s.store.PutHost(t.Context(), registry.Host{
 		SN: sn, Hostname: "web1.example.org", SerialConsole: "ttyS1,115200n8", Metadata: json.RawMessage(`{"role":"db"}`),
 		Users: []plan.User{{Name: "anna", Groups: []string{"wheel"}, SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl anna"}}},
@@ -255,7 +261,7 @@ func (s *site) order() *registry.Order {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := s.store.CreateOrder(t.Context(), registry.Order{SN: sn, Image: "test/1", By: "anna", Reason: "new disks", Disk: s.loop, Done: "poweroff", Expires: time.Now().Add(time.Hour)}, 1)
+	o, err := s.store.CreateOrder(t.Context(), registry.Order{SN: sn, Image: "test/1", By: "anna", Reason: "new disks", Disks: []string{s.loop}, Preview: preview, Done: done, Expires: time.Now().Add(time.Hour)}, 1)
 	if err == nil {
 		err = s.store.Offer(t.Context(), sn, o.ID, boot.Digest(nonce), time.Now())
 	}
@@ -277,7 +283,7 @@ func (s *site) install(more string) (Outcome, error) {
 	w := &worker{
 		say: events, log: slog.New(slog.DiscardHandler), version: "test", args: args, keys: []image.PublicKey{s.signer.Public()},
 		machine: hw.Machine{Serial: sn, SerialSource: "system", Firmware: hw.BIOS, MemoryBytes: 8 << 30, CPUs: 2, Product: "Loop"},
-		system:  installer.System{Work: t.TempDir(), BootCode: mbrCode, Program: "/proc/self/exe"},
+		system:  installer.System{Work: t.TempDir(), Syslinux: codeDir, Program: "/proc/self/exe"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -341,40 +347,80 @@ func (s *site) digest() string {
 	}
 }
 
-// look mounts the installed root and calls f with its directory.
-func (s *site) look(f func(dir string)) {
-	t := s.t
-	t.Helper()
+// table is the disk's partition table.
+func (s *site) table() gpt.Found {
+	s.t.Helper()
 	file, err := os.Open(s.loop)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer file.Close()
 	table, err := gpt.Read(file, size)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	d := disk.Disk{Name: filepath.Base(s.loop), Path: s.loop}
-	var placed []disk.Placed
-	for _, p := range table.Partitions {
-		placed = append(placed, disk.Placed{Number: p.Number, Start: int64(p.First) * 512, Size: int64(p.Last-p.First+1) * 512})
-	}
-	nodes, err := disk.AddPartitions("/sys", d, placed)
+	return table
+}
+
+// forget makes the kernel forget the disk's partitions.
+func (s *site) forget() {
+	s.t.Helper()
+	nodes, err := filepath.Glob(s.loop + "p*")
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
+	}
+	for _, n := range nodes {
+		s.command("delpart", s.loop, strings.TrimPrefix(n, s.loop+"p"))
+	}
+}
+
+// checkSeal reads the seal that the server signed for this order.
+func (s *site) checkSeal(o *registry.Order) {
+	s.t.Helper()
+	f, err := os.Open(s.loop)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range s.table().Partitions {
+		if p.Name != "seal" {
+			continue
+		}
+		b := make([]byte, seal.Size)
+		if _, err := f.ReadAt(b, int64(p.First)*512); err != nil {
+			s.t.Fatal(err)
+		}
+		got, err := seal.Parse(b)
+		if err != nil || got.Serial != sn || got.Order != o.ID || got.Image != "test/1" || !got.SignedBy(s.key.Public()) {
+			s.t.Errorf("the seal is %+v, %v", got, err)
+		}
+		return
+	}
+	s.t.Error("there is no seal")
+}
+
+// look mounts the installed root and calls f with its directory.
+func (s *site) look(f func(dir string)) {
+	t := s.t
+	t.Helper()
+	nodes := map[string]string{}
+	for _, p := range s.table().Partitions {
+		s.command("addpart", s.loop, fmt.Sprint(p.Number), fmt.Sprint(p.First), fmt.Sprint(p.Last-p.First+1))
+		nodes[p.Name] = fmt.Sprintf("%sp%d", s.loop, p.Number)
 	}
 	dir := t.TempDir()
 	var k installer.KernelMounter
-	if err := k.Mount(nodes[2], dir, "ext4", ""); err != nil {
+	if err := k.Mount(nodes["root"], dir, "ext4", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Mount(nodes[1], filepath.Join(dir, "boot"), "ext4", ""); err != nil {
+	if err := k.Mount(nodes["boot"], filepath.Join(dir, "boot"), "ext4", ""); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := errors.Join(k.Unmount(filepath.Join(dir, "boot")), k.Unmount(dir), disk.DeletePartitions("/sys", d)); err != nil {
+		if err := errors.Join(k.Unmount(filepath.Join(dir, "boot")), k.Unmount(dir)); err != nil {
 			t.Error(err)
 		}
+		s.forget()
 	}()
 	f(dir)
 }
@@ -383,13 +429,13 @@ func (s *site) look(f func(dir string)) {
 // it.
 func TestAServersPlanIsCarriedOutAndTheFirstBootReported(t *testing.T) {
 	s := newSite(t)
-	o := s.order()
+	o := s.order(false)
 	var once, again sync.Once
 	s.hook = func(line string) {
 		switch {
-		case strings.HasPrefix(line, "step 7/"): // everything of the image has arrived
+		case strings.HasPrefix(line, "step 6/"): // everything of the image has arrived
 			once.Do(s.kill)
-		case strings.HasPrefix(line, "step 10/"):
+		case strings.HasPrefix(line, "step 9/"):
 			again.Do(func() { time.AfterFunc(2*time.Second, s.start) })
 		}
 	}
@@ -402,6 +448,7 @@ func TestAServersPlanIsCarriedOutAndTheFirstBootReported(t *testing.T) {
 			t.Errorf("the diary does not have %q:\n%s", want, s.diary())
 		}
 	}
+	s.checkSeal(o)
 	s.look(func(dir string) { s.firstBoot(dir, o) })
 	// The order is used up: the same boot is told so.
 	out, err = s.install("")
@@ -447,7 +494,7 @@ func (s *site) firstBoot(dir string, o *registry.Order) {
 
 func TestAnOrderThatIsCancelledStopsBeforeTheFirstWrite(t *testing.T) {
 	s := newSite(t)
-	o := s.order()
+	o := s.order(false)
 	before := s.digest()
 	s.hook = func(line string) {
 		if strings.HasPrefix(line, "step 3/") {
@@ -456,19 +503,53 @@ func TestAnOrderThatIsCancelledStopsBeforeTheFirstWrite(t *testing.T) {
 			}
 		}
 	}
-	_, err := s.install("")
-	if err == nil || !strings.Contains(err.Error(), "stop before anything is written") || !strings.Contains(err.Error(), "was not touched") || s.digest() != before {
-		t.Errorf("got %v\n%s", err, s.console())
+	out, err := s.install("")
+	if err != nil || out.Installed || out.Done != cmdline.DoneReboot || !strings.Contains(out.Text, "stop before anything is written") || !strings.Contains(out.Text, "was not touched") || s.digest() != before {
+		t.Errorf("got %+v, %v\n%s", out, err, s.console())
+	}
+	if !strings.Contains(s.console(), "the old system is started by a reboot: ") {
+		t.Errorf("it says\n%s", s.console())
+	}
+}
+
+func TestAPreviewTellsTheServerWhatWouldBeDoneAndWritesNothing(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		t.Run(fmt.Sprintf("with something on the disk: %v", full), func(t *testing.T) {
+			s := newSite(t)
+			o := s.order(true)
+			if full {
+				s.command("mkfs.ext4", "-q", "-F", "-L", "precious", s.loop)
+			}
+			before := s.digest()
+			out, err := s.install("")
+			if err != nil || out.Installed || out.Done != cmdline.DoneReboot || s.digest() != before {
+				t.Fatalf("got %+v, %v", out, err)
+			}
+			got, err := s.store.Outlook(t.Context(), o.ID)
+			if err != nil || got == nil {
+				t.Fatalf("the server has %+v, %v", got, err)
+			}
+			i := slices.IndexFunc(got.Disks, func(d plan.OutlookDisk) bool { return d.Path == s.loop })
+			if i < 0 || got.Disks[i].Use != "erased" || got.Scheme == nil || !strings.Contains(got.Text, "ext4 \"root\" at /") {
+				t.Errorf("the server has %+v", got)
+			}
+			if full != strings.Contains(got.Refused, "is not empty: ext4 file system \"precious\"") || full != strings.Contains(out.Text, "would be refused") {
+				t.Errorf("refused: %q; %s", got.Refused, out.Text)
+			}
+			if h, err := s.store.Host(t.Context(), sn); err != nil || h.State == registry.Installing || h.State == registry.Installed || h.State == registry.Failed {
+				t.Errorf("the host is %+v, %v", h, err)
+			}
+		})
 	}
 }
 
 func TestAFailureIsInTheDiary(t *testing.T) {
 	s := newSite(t)
-	s.order()
+	s.order(false)
 	s.command("mkfs.ext4", "-q", "-F", s.loop)
 	before := s.digest()
 	_, err := s.install("")
-	if !errors.Is(err, disk.ErrNotEmpty) || !strings.Contains(err.Error(), "imgctl order install "+sn) || s.digest() != before {
+	if !errors.Is(err, installer.ErrNotEmpty) || !strings.Contains(err.Error(), "imgctl order install "+sn) || s.digest() != before {
 		t.Errorf("got %v", err)
 	}
 	if !strings.Contains(s.diary(), "failed: check disk: "+s.loop) {

@@ -111,23 +111,38 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	if s != nil {
 		return s.run(ctx)
 	}
-	if err := w.install(ctx, installer.Config{Args: args}); err != nil {
+	res, err := w.install(ctx, installer.Config{Args: args})
+	if err != nil {
 		return Outcome{}, err
 	}
-	return Outcome{Installed: true, Text: installed, Done: args.Done}, nil
+	return outcome(res), nil
+}
+
+// outcome is how a run of the installer ended.
+func outcome(res installer.Result) Outcome {
+	switch {
+	case res.Outlook == nil:
+		return Outcome{Installed: true, Text: installed, Done: res.Done}
+	case res.Outlook.Refused != "":
+		return Outcome{Text: "nothing was written, and an installation would be refused: " + res.Outlook.Refused, Done: res.Done}
+	}
+	return Outcome{Text: "nothing was written; an installation would do what was shown", Done: res.Done}
 }
 
 // install completes what is to be done and does it.
-func (w *worker) install(ctx context.Context, c installer.Config) error {
+func (w *worker) install(ctx context.Context, c installer.Config) (installer.Result, error) {
 	c.Keys, c.Machine, c.Report, c.System = w.keys, w.machine, w.say, w.system
 	c.System.Tools.Output = func(argv []string, out string) {
 		w.log.Debug("ran", "argv", argv, "output", out[max(0, len(out)-maxOutput):]) // the log lies in memory
 	}
-	err := installer.Run(ctx, c)
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
+	if w.modules != nil {
+		c.System.LoadModule = func(ctx context.Context, name string) error { return w.modules.Load(ctx, name) }
 	}
-	return err
+	res, err := installer.Run(ctx, c)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		return res, fmt.Errorf("%w: %w", cause, err)
+	}
+	return res, err
 }
 
 func trustedKeys() ([]image.PublicKey, error) {

@@ -1,0 +1,328 @@
+package installer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"imgbuild/image/layout"
+	"imgbuild/image/seal"
+	"imgbuild/installer/disk"
+	"imgbuild/installer/disk/gpt"
+	"imgbuild/installer/disk/probe"
+	"imgbuild/installer/storage"
+)
+
+// look is a disk of the machine and what is on it.
+type look struct {
+	disk      disk.Disk
+	candidate layout.Candidate
+	found     []probe.Finding
+	seal      *seal.Seal // nil where there is none that can be read
+	first     []byte     // the first 512 bytes
+	err       error      // why it could not be read
+}
+
+// short is the disk with serial number and size for a sentence.
+func (l *look) short() string { return l.disk.Short() }
+
+// choiceError has a sentence of its own and is still a layout.ErrChoice.
+type choiceError string
+
+func (e choiceError) Error() string        { return string(e) }
+func (e choiceError) Is(target error) bool { return target == layout.ErrChoice }
+
+// survey finds the machine's disks and looks at what is on them. It only reads. Virtual disks are not looked at, as there may
+// be thousands of loop devices, unless they are named.
+func (r *run) survey() error {
+	disks, err := disk.Inventory(r.System.Sys, r.System.MountInfo)
+	if err != nil {
+		return err
+	}
+	r.looks = map[string]*look{}
+	r.candidates = disk.Candidates(disks)
+	for i, d := range disks {
+		c := r.candidates[i]
+		if d.Transport == "virtual" && !r.named(c) {
+			continue
+		}
+		l := &look{disk: d, candidate: c}
+		if l.err = l.inspect(); l.err != nil {
+			r.Report.Warn("%v", l.err) // an error only if the disk is chosen
+		}
+		c.Found = strings.Join(l.holds(), "; ")
+		r.looks[c.ID], r.candidates[i] = l, c
+	}
+	return nil
+}
+
+// named reports whether an argument means the disk.
+func (r *run) named(c layout.Candidate) bool {
+	for _, name := range append(r.Args.Disks[:len(r.Args.Disks):len(r.Args.Disks)], r.Args.Wipe...) {
+		if c.Matches(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// inspect reads what is on the disk.
+func (l *look) inspect() error {
+	found, _, err := disk.Inspect(l.disk)
+	if err != nil {
+		return err
+	}
+	l.found = found
+	if l.first, err = firstSector(l.disk.Path); err != nil {
+		return err
+	}
+	return l.readSeal()
+}
+
+// readSeal looks for a seal: on a GPT in the partition of its type, else at the end of the first MiB. One that cannot be read
+// is something that was found.
+func (l *look) readSeal() error {
+	at, number := int64(mib-seal.Size), 0
+	t, err := l.table()
+	switch {
+	case errors.Is(err, gpt.ErrNone):
+	case err != nil:
+		return fmt.Errorf("look for a seal: %w", err)
+	default:
+		if at, number = sealPartition(t); number == 0 {
+			return nil
+		}
+	}
+	f, err := os.Open(l.disk.Path)
+	if err != nil {
+		return fmt.Errorf("look for a seal: %w", err)
+	}
+	defer f.Close()
+	b := make([]byte, seal.Size)
+	if _, err := f.ReadAt(b, at); err != nil {
+		return fmt.Errorf("look for a seal on %s: %w", l.disk.Path, err)
+	}
+	found := probe.Finding{Partition: number, Size: layout.SealSize}
+	l.seal, err = seal.Parse(b)
+	switch {
+	case err == nil:
+		found.Kind, found.Label = "seal of", l.seal.Serial
+	case !errors.Is(err, seal.ErrNone):
+		found.Kind = fmt.Sprintf("damaged seal (%v)", err)
+	default:
+		return nil
+	}
+	l.found = slices.DeleteFunc(l.found, func(f probe.Finding) bool { return number > 0 && f.Partition == number })
+	l.found = append(l.found, found)
+	return nil
+}
+
+// table reads the disk's GPT; gpt.ErrNone if it has none.
+func (l *look) table() (gpt.Found, error) {
+	f, err := os.Open(l.disk.Path)
+	if err != nil {
+		return gpt.Found{}, fmt.Errorf("look for partitions: %w", err)
+	}
+	defer f.Close()
+	t, err := gpt.Read(f, l.disk.Size)
+	if err != nil {
+		return t, fmt.Errorf("look for partitions on %s: %w", l.disk.Path, err)
+	}
+	return t, nil
+}
+
+// sealPartition is where a table has its seal, in bytes, and the partition's number; 0 if it has none.
+func sealPartition(t gpt.Found) (at int64, number int) {
+	for _, p := range t.Partitions {
+		if p.Type == uuid.MustParse(layout.TypeSeal) {
+			return int64(p.First) * int64(t.SectorSize), p.Number
+		}
+	}
+	return 0, 0
+}
+
+// choose decides which disks are laid out, and how. It only reads.
+func (r *run) choose(ctx context.Context) error {
+	disks, data, err := r.layout.Choose(r.candidates, r.Args.Disks)
+	if err != nil {
+		return err
+	}
+	in := layout.Input{
+		Disks: disks, Data: data, Firmware: r.firmware(), Arch: r.manifest.Arch,
+		RootMin:  rootMin(r.manifest.UnpackedBytes),
+		Extlinux: r.manifest.BootLoader.Extlinux != nil, GRUB: r.manifest.BootLoader.GRUBPC != nil,
+	}
+	for _, c := range append(disks[:len(disks):len(disks)], data...) {
+		l := r.looks[c.ID]
+		if l == nil {
+			return fmt.Errorf("choose disks: %s was not looked at", c.Path)
+		}
+		if l.err != nil {
+			return l.err
+		}
+		r.chosen = append(r.chosen, l)
+	}
+	if !r.Args.Fresh {
+		if r.found, err = r.existing(ctx, disks, data); err != nil {
+			return err
+		}
+		in.Existing = r.found
+	}
+	s, err := r.layout.Resolve(in)
+	if err != nil {
+		return err
+	}
+	r.scheme, r.ids = s, storage.Identify(s)
+	return nil
+}
+
+// existing is what the layout may keep. The layout knows its disks by name and in order.
+func (r *run) existing(ctx context.Context, disks, data []layout.Candidate) ([]layout.Existing, error) {
+	if err := r.makeScratch(); err != nil {
+		return nil, err
+	}
+	var list []disk.Disk
+	for _, c := range append(disks[:len(disks):len(disks)], data...) {
+		list = append(list, r.looks[c.ID].disk)
+	}
+	return storage.Existing(ctx, r.storage(), r.layout, list)
+}
+
+// storage is the machine as package storage touches it.
+func (r *run) storage() storage.System {
+	return storage.System{Sys: r.System.Sys, Run: r.System.Tools, Scratch: r.scratch(), Report: r.Report}
+}
+
+// written are the disks of the scheme, in its order; before there is one, those that were chosen.
+func (r *run) written() []layout.SchemeDisk {
+	if r.scheme == nil {
+		var list []layout.SchemeDisk
+		for _, l := range r.chosen {
+			list = append(list, layout.SchemeDisk{Candidate: l.candidate})
+		}
+		return list
+	}
+	return append(r.scheme.Disks[:len(r.scheme.Disks):len(r.scheme.Disks)], r.scheme.DataFirstBoot...)
+}
+
+// mayWrite holds all locks against writing to the wrong disk: seals, and what is on the disks.
+func (r *run) mayWrite() error {
+	var writes []*look
+	var lost [][]probe.Finding
+	for _, d := range r.written() {
+		l := r.looks[d.ID]
+		writes = append(writes, l)
+		erased, _ := r.losses(l, d)
+		lost = append(lost, erased)
+	}
+	if err := r.sealed(writes); err != nil {
+		return err
+	}
+	return mayErase(r.candidates, writes, lost, r.Args.Wipe)
+}
+
+// sealedError has a sentence of its own and is still an ErrSealed.
+type sealedError string
+
+func (e sealedError) Error() string        { return string(e) }
+func (e sealedError) Is(target error) bool { return target == ErrSealed }
+
+// ErrSealed is wrapped by the refusal to install a machine over a seal.
+var ErrSealed = errors.New("a disk is sealed")
+
+// sealed refuses where a seal on any disk of the machine protects it, and where one on a disk that would be written is another
+// machine's.
+func (r *run) sealed(writes []*look) error {
+	var refusals []string
+	for _, c := range r.candidates {
+		l := r.looks[c.ID]
+		if l == nil || l.seal == nil {
+			continue
+		}
+		written := false
+		for _, w := range writes {
+			written = written || w == l
+		}
+		if !written && !l.seal.Protect {
+			continue // the disk of another machine that only lies in this one
+		}
+		if why := l.seal.Refusal(r.Machine.Serial, r.Args.Unseal); why != "" {
+			refusals = append(refusals, l.short()+": "+why)
+		}
+	}
+	if len(refusals) == 0 {
+		return nil
+	}
+	return sealedError("check seals: " + strings.Join(refusals, "; "))
+}
+
+// notEmptyError has a sentence of its own and is still an ErrNotEmpty.
+type notEmptyError string
+
+func (e notEmptyError) Error() string        { return string(e) }
+func (e notEmptyError) Is(target error) bool { return target == ErrNotEmpty }
+
+// ErrNotEmpty is wrapped by the refusal to write to disks that have something on them.
+var ErrNotEmpty = errors.New("the disk is not empty")
+
+// mayErase decides whether the disks that an installation writes to may be written to. lost is what of each would be destroyed,
+// wipe what a person allowed to be. A name in wipe that means another disk, or none, or several, is an error even when the
+// disks are empty: whoever wrote it had another machine or disk in mind.
+func mayErase(all []layout.Candidate, writes []*look, lost [][]probe.Finding, wipe []string) error {
+	allowed := map[string]bool{}
+	for _, w := range wipe {
+		if err := covers(all, writes, w, allowed); err != nil {
+			return err
+		}
+	}
+	var full, args []string
+	for i, l := range writes {
+		if len(lost[i]) > 0 && !allowed[l.candidate.ID] {
+			full = append(full, fmt.Sprintf("%s is not empty: %s", l.short(), disk.Findings(lost[i])))
+			args = append(args, "imgbuild.wipe="+l.candidate.Argument(all))
+		}
+	}
+	switch len(full) {
+	case 0:
+		return nil
+	case 1:
+		return notEmptyError(fmt.Sprintf("check disk: %s; to destroy that, boot with %s", full[0], args[0]))
+	}
+	return notEmptyError(fmt.Sprintf("check disks: %s; to destroy all of that, boot with %s", strings.Join(full, "; "), strings.Join(args, " ")))
+}
+
+// covers finds the disk that one name in wipe means, which has to be one that is written to.
+func covers(all []layout.Candidate, writes []*look, name string, allowed map[string]bool) error {
+	var targets []string
+	for _, l := range writes {
+		targets = append(targets, l.short())
+	}
+	var hits []layout.Candidate
+	for _, c := range all {
+		if c.Matches(name) {
+			hits = append(hits, c)
+		}
+	}
+	if len(hits) > 1 { // of several paths to one disk, all but one are unusable
+		hits = slices.DeleteFunc(hits, func(c layout.Candidate) bool { return c.Unusable != "" })
+	}
+	switch {
+	case len(hits) == 0:
+		return choiceError(fmt.Sprintf("check disks: imgbuild.wipe=%s names no disk of this machine, and the installation would go to %s; correct the argument or leave it out", name, and(targets)))
+	case len(hits) > 1:
+		return choiceError(fmt.Sprintf("check disks: imgbuild.wipe=%s names %d disks; write imgbuild.wipe=%s", name, len(hits), hits[0].Argument(all)))
+	}
+	for _, l := range writes {
+		if l.candidate.ID == hits[0].ID {
+			allowed[hits[0].ID] = true
+			return nil
+		}
+	}
+	return choiceError(fmt.Sprintf("check disks: imgbuild.wipe=%s names %s, but the installation would go to %s; make imgbuild.disk= and imgbuild.wipe= name the same disks",
+		name, hits[0].Describe(), and(targets)))
+}

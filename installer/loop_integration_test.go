@@ -1,0 +1,152 @@
+//go:build integration
+
+package installer
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imgbuild/installer/disk/gpt"
+)
+
+// loop is a loop device as a disk.
+type loop struct {
+	t      *testing.T
+	file   string
+	dev    string
+	size   int64
+	sector int
+}
+
+func newLoop(t *testing.T, size int64, sector int) *loop {
+	t.Helper()
+	d := &loop{t: t, file: filepath.Join(t.TempDir(), "disk"), size: size, sector: sector}
+	f, err := os.Create(d.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d.dev = strings.TrimSpace(command(t, "losetup", "--find", "--show", "--sector-size", fmt.Sprint(sector), d.file))
+	t.Cleanup(func() {
+		d.forget()
+		command(t, "losetup", "--detach", d.dev)
+	})
+	return d
+}
+
+// forget makes the kernel forget the disk's partitions.
+func (d *loop) forget() {
+	d.t.Helper()
+	nodes, err := filepath.Glob(d.dev + "p*")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, n := range nodes {
+		command(d.t, "delpart", d.dev, strings.TrimPrefix(n, d.dev+"p"))
+	}
+}
+
+// partition tells the kernel of a partition, and returns its node.
+func (d *loop) partition(number int, start, size int64) string {
+	d.t.Helper()
+	command(d.t, "addpart", d.dev, fmt.Sprint(number), fmt.Sprint(start/512), fmt.Sprint(size/512))
+	return fmt.Sprintf("%sp%d", d.dev, number)
+}
+
+// table is the disk's GPT.
+func (d *loop) table() gpt.Found {
+	d.t.Helper()
+	f, err := os.Open(d.dev)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	t, err := gpt.Read(f, d.size)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return t
+}
+
+// partitions tells the kernel of all partitions of the disk's GPT, and returns their nodes by name, until forget.
+func (d *loop) partitions() map[string]string {
+	d.t.Helper()
+	nodes := map[string]string{}
+	for _, p := range d.table().Partitions {
+		nodes[p.Name] = d.partition(p.Number, int64(p.First)*int64(d.sector), int64(p.Last-p.First+1)*int64(d.sector))
+	}
+	return nodes
+}
+
+// writeAt writes to the disk.
+func (d *loop) writeAt(data []byte, off int64) {
+	d.t.Helper()
+	f, err := os.OpenFile(d.dev, os.O_WRONLY, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	_, err = f.WriteAt(data, off)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// digest is the SHA-256 of the disk's contents, holes skipped.
+func (d *loop) digest() string {
+	d.t.Helper()
+	command(d.t, "sync", d.dev)
+	f, err := os.Open(d.file)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	var off int64
+	for {
+		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+		if err != nil {
+			break
+		}
+		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		data, err := io.ReadAll(io.NewSectionReader(f, start, end-start))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		for i := 0; i < len(data); i += 4096 {
+			if b := data[i:min(i+4096, len(data))]; len(bytes.Trim(b, "\x00")) > 0 {
+				fmt.Fprintf(h, "%d:%x\n", start+int64(i), b)
+			}
+		}
+		off = end
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// bootable says whether firmware would look at the disk at all.
+func (d *loop) bootable() bool {
+	d.t.Helper()
+	f, err := os.Open(d.dev)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 4096)
+	if _, err := io.ReadFull(f, b); err != nil {
+		d.t.Fatal(err)
+	}
+	return b[510] == 0x55 && b[511] == 0xaa
+}
