@@ -3,28 +3,32 @@
 // A disk (or one partition of it) goes in as an io.ReaderAt with a size, and a list of findings comes out: partition
 // tables, file systems, volume managers, RAID members, encrypted volumes. It knows superblocks by their fixed offsets
 // and believes nothing else in them: labels and sizes are for people to read. It never writes, never mounts, and never
-// decides whether a disk may be used.
+// decides whether a disk may be used. Plain dm-crypt writes nothing that could be recognised: it is named as random data.
 package probe
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"imgbuild/installer/disk/gpt"
 )
 
 // Finding is one thing found on a disk.
 type Finding struct {
-	// Partition is the number of the partition that it is in, 0 for the disk itself.
+	// Partition is the number of the partition that it is in, 0 for the disk itself. Name is the partition's in a GUID partition
+	// table.
 	Partition int
+	Name      string
 	// Kind is what people call it, e.g. "XFS file system".
 	Kind string
-	// Label is the name that its owner gave it, if it has one.
+	// Type is what blkid(8) calls it, e.g. xfs, LVM2_member, linux_raid_member; empty for partition tables and for what blkid does
+	// not know.
+	Type string
+	// Label is the name that its owner gave it, if it has one: of a file system its label, of a member that of the group or array.
 	Label string
+	// UUID identifies it, written as blkid writes it; empty where there is none.
+	UUID string
 	// Size is its size in bytes where it says so, else that of the disk or partition.
 	Size int64
 }
@@ -36,7 +40,11 @@ func (f Finding) String() string {
 		s += fmt.Sprintf(" %q", f.Label)
 	}
 	if f.Partition > 0 {
-		s = fmt.Sprintf("partition %d: %s (%s)", f.Partition, s, Bytes(f.Size))
+		name := ""
+		if f.Name != "" {
+			name = fmt.Sprintf(" %q", f.Name)
+		}
+		s = fmt.Sprintf("partition %d%s: %s (%s)", f.Partition, name, s, Bytes(f.Size))
 	}
 	return s
 }
@@ -56,7 +64,7 @@ func Disk(r io.ReaderAt, size int64) ([]Finding, []Part, error) {
 	if size <= 0 {
 		return nil, nil, fmt.Errorf("look for data: the disk has no size")
 	}
-	found, parts, err := tables(r, size)
+	t, err := tables(r, size)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -64,17 +72,16 @@ func Disk(r io.ReaderAt, size int64) ([]Finding, []Part, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	found := t.found
+	if t.empty && len(sigs) == 0 {
+		found = append(found, Finding{Kind: "MBR partition table with 0 partitions", Size: size})
+	}
 	found = append(found, sigs...)
-	for _, p := range parts {
-		in, err := Volume(io.NewSectionReader(r, p.Start, p.Size), p.Size)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(in) == 0 {
-			in = []Finding{{Kind: "nothing known", Size: p.Size}}
-		}
-		for _, f := range in {
-			f.Partition = p.Number
+	var parts []Part
+	for _, p := range t.parts {
+		parts = append(parts, p.Part)
+		for _, f := range p.holds {
+			f.Partition, f.Name = p.Number, p.name
 			found = append(found, f)
 		}
 	}
@@ -84,58 +91,41 @@ func Disk(r io.ReaderAt, size int64) ([]Finding, []Part, error) {
 	for _, e := range []struct {
 		off  int64
 		what string
-	}{{0, "unknown data in the first MiB"}, {max(0, size-Edge), "unknown data in the last MiB"}} {
+	}{{0, "the first MiB"}, {max(0, size-Edge), "the last MiB"}} {
 		zero, err := Zero(r, e.off, min(Edge, size-e.off))
 		if err != nil {
 			return nil, nil, err
 		}
-		if !zero {
-			found = append(found, Finding{Kind: e.what, Size: size})
+		if zero {
+			continue
 		}
+		kind := "unknown data in " + e.what
+		if random(&view{r: r, size: size}, e.off) {
+			kind = "random data in " + e.what + ", as of an encrypted volume without a header"
+		}
+		found = append(found, Finding{Kind: kind, Size: size})
 	}
 	return found, nil, nil
 }
 
-// tables finds partition tables and returns the partitions inside the disk, each once.
-func tables(r io.ReaderAt, size int64) ([]Finding, []Part, error) {
-	var found []Finding
-	g, err := gpt.Read(r, size)
-	switch {
-	case err == nil:
-		f := Finding{Kind: fmt.Sprintf("GUID partition table with %s", count(len(g.Partitions), "partition")), Size: size}
-		if !g.Primary {
-			f.Kind += " (its first copy is damaged, the one at the end of the disk is whole)"
+// random reports whether 64 KiB at off have all bytes about equally often. That is all that there is to see of plain dm-crypt, and
+// of a disk that was overwritten with noise.
+func random(v *view, off int64) bool {
+	const n = 64 << 10
+	b := v.at(off, n)
+	if b == nil {
+		return false
+	}
+	var count [256]int
+	for _, c := range b {
+		count[c]++
+	}
+	for _, k := range count {
+		if k < n/256-96 || k > n/256+96 { // six standard deviations
+			return false
 		}
-		var parts []Part
-		for _, p := range g.Partitions {
-			ss := uint64(g.SectorSize)
-			if p.First > p.Last || p.Last >= uint64(size)/ss {
-				continue
-			}
-			parts = append(parts, Part{p.Number, int64(p.First * ss), int64((p.Last - p.First + 1) * ss)})
-		}
-		return append(found, f), parts, nil
-	case !errors.Is(err, gpt.ErrNone):
-		return nil, nil, err
 	}
-	m, err := readMBR(r, size)
-	if err != nil {
-		return nil, nil, err
-	}
-	if m.protective {
-		found = append(found, Finding{Kind: "protective MBR of a GUID partition table that is gone", Size: size})
-	}
-	if len(m.parts) > 0 {
-		found = append(found, Finding{Kind: fmt.Sprintf("MBR partition table with %s", count(len(m.parts), "partition")), Size: size})
-	}
-	return found, m.parts, nil
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return true
 }
 
 // Volume looks for superblocks on a disk or partition of size bytes.
@@ -153,7 +143,7 @@ func Volume(r io.ReaderAt, size int64) ([]Finding, error) {
 		if f.Size <= 0 || f.Size > size {
 			f.Size = size
 		}
-		f.Label = printable(f.Label)
+		f.Label, f.UUID = printable(f.Label), printable(f.UUID)
 		found = append(found, *f)
 	}
 	return found, nil
