@@ -30,11 +30,16 @@ type menu struct {
 	start int
 }
 
-// maxConfig bounds a boot loader's configuration file, in bytes.
-const maxConfig = 1 << 20
+// What may be read of a boot loader's configuration, in bytes. A variable's value may be used in many places, and made of others.
+const (
+	maxConfig  = 256 << 10
+	maxEntry   = 4 << 10
+	maxEntries = 64 // files
+	maxValue   = 1 << 10
+)
 
-// readFile returns nil for what is not there or cannot be a configuration file.
-func readFile(root *os.Root, name string) []byte {
+// readFile returns nil for what is not there or cannot be a configuration file, and no more than limit bytes.
+func readFile(root *os.Root, name string, limit int64) []byte {
 	p, err := within.Resolve(root, name, true)
 	if err != nil {
 		return nil
@@ -47,7 +52,7 @@ func readFile(root *os.Root, name string) []byte {
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return nil
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	b, err := io.ReadAll(io.LimitReader(f, limit))
 	if err != nil {
 		return nil
 	}
@@ -66,8 +71,8 @@ func entryFiles(root *os.Root, dir string) map[string][]byte {
 	}
 	out := map[string][]byte{}
 	for _, e := range list {
-		if name, ok := strings.CutSuffix(e.Name(), ".conf"); ok && len(out) < 256 {
-			if b := readFile(root, path.Join(p, e.Name())); b != nil {
+		if name, ok := strings.CutSuffix(e.Name(), ".conf"); ok && len(out) < maxEntries {
+			if b := readFile(root, path.Join(p, e.Name()), maxEntry); b != nil {
 				out[name] = b
 			}
 		}
@@ -133,7 +138,7 @@ func environment(roots []*os.Root) map[string]string {
 			files = append(files, list...)
 		}
 		for _, f := range files {
-			for k, v := range parseEnv(readFile(root, f)) {
+			for k, v := range parseEnv(readFile(root, f, maxEntry)) {
 				if env[k] == "" {
 					env[k] = v
 				}
@@ -161,7 +166,7 @@ func entriesOf(root *os.Root, prefix string, env map[string]string) menu {
 
 func grubOf(root *os.Root, prefix string, env map[string]string) menu {
 	for _, name := range []string{"grub2/grub.cfg", "grub/grub.cfg"} {
-		if m := parseGRUB(string(readFile(root, path.Join(prefix, name))), env); len(m.list) > 0 {
+		if m := parseGRUB(string(readFile(root, path.Join(prefix, name), maxConfig)), env); len(m.list) > 0 {
 			return m
 		}
 	}
@@ -171,7 +176,7 @@ func grubOf(root *os.Root, prefix string, env map[string]string) menu {
 func extlinuxOf(root *os.Root, prefix string, _ map[string]string) menu {
 	for _, name := range []string{"extlinux/extlinux.conf", "syslinux/extlinux.conf", "syslinux/syslinux.cfg", "extlinux.conf"} {
 		name = path.Join(prefix, name)
-		if m := parseExtlinux(string(readFile(root, name)), "/"+path.Dir(name)); len(m.list) > 0 {
+		if m := parseExtlinux(string(readFile(root, name, maxConfig)), "/"+path.Dir(name)); len(m.list) > 0 {
 			return m
 		}
 	}
