@@ -28,13 +28,8 @@ import (
 	"imgbuild/server/tftp"
 )
 
-// Times of the server's life.
-const (
-	// stopTime is how long downloads that run may take after the server was asked to stop. Machines ask for the rest again.
-	stopTime = 20 * time.Second
-	// keepProgress is how long the progress of installations that have ended is kept; the rest of the diary is for ever.
-	keepProgress = 30 * 24 * time.Hour
-)
+// stopTime is how long downloads that run may take after the server was asked to stop. Machines ask for the rest again.
+const stopTime = 20 * time.Second
 
 // Options are what a server is made of. Config is required.
 type Options struct {
@@ -210,14 +205,35 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	notify := newNotifier(s.o.Notify, s.log)
 	g.Go(func() error { return s.watchdog(running, notify) })
-	notify.send("READY=1\nSTATUS=" + s.status())
-	s.log.Info("ready", "status", s.status())
+	if s.opened(running) {
+		notify.send("READY=1\nSTATUS=" + s.status())
+		s.log.Info("ready", "status", s.status())
+	}
 	<-running.Done()
 	notify.send("STOPPING=1\nSTATUS=finishing downloads")
 	s.api.Drain()
 	s.log.Info("stopping: downloads that run have a while", "seconds", int(stopTime.Seconds()))
 	stop(servers, s.log)
 	return g.Wait()
+}
+
+// opened waits until DHCP and TFTP have their sockets too: HTTP's are open from the start. It is false if ctx ends before.
+func (s *Server) opened(ctx context.Context) bool {
+	var all []<-chan struct{}
+	if s.dhcp != nil {
+		all = append(all, s.dhcp.Opened())
+	}
+	if s.tftp != nil {
+		all = append(all, s.tftp.Opened())
+	}
+	for _, one := range all {
+		select {
+		case <-one:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 func named(what string, err error) error {
@@ -269,7 +285,7 @@ func (s *Server) tidy(ctx context.Context) error {
 	t := time.NewTicker(24 * time.Hour)
 	defer t.Stop()
 	for {
-		n, err := s.store.Tidy(ctx, time.Now().Add(-keepProgress))
+		n, err := s.store.Tidy(ctx, time.Now().Add(-time.Duration(s.c.KeepProgress)))
 		switch {
 		case err != nil && ctx.Err() == nil:
 			s.log.Warn("tidy the registry", "err", err)

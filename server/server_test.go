@@ -198,7 +198,10 @@ func TestAServerTellsSystemdHowItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	s := start(t, configuration(t), func(o *Options) { o.Notify, o.Watchdog = socket, 20*time.Millisecond })
+	c := configuration(t)
+	enabled := true
+	c.TFTP.Enabled, c.TFTP.Listen = &enabled, freePort(t)
+	s := start(t, c, func(o *Options) { o.Notify, o.Watchdog = socket, 20*time.Millisecond })
 	until := func(want string) {
 		t.Helper()
 		b := make([]byte, 4096)
@@ -216,6 +219,10 @@ func TestAServerTellsSystemdHowItIs(t *testing.T) {
 		}
 	}
 	until("READY=1")
+	if p, err := net.ListenPacket("udp", c.TFTP.Listen); err == nil {
+		_ = p.Close()
+		t.Error("it says that it is ready, and TFTP's socket is not open")
+	}
 	if status, body := get(t, http.DefaultClient, s.url+"/readyz", ""); status != 200 {
 		t.Errorf("%d %s", status, body)
 	}

@@ -22,14 +22,19 @@ func TestMain(m *testing.M) {
 
 type serverKey struct{}
 
-// TestCommands runs the program as a person would, against a real server of its own for each script. Scripts have two more
-// commands: machine SN ACTION [TEXT [N OF]] plays a machine, and as ROLE takes another token.
+// comingKey is where a script keeps the machine that is to come.
+type comingKey struct{}
+
+// TestCommands runs the program as a person would, against a real server of its own for each script. Scripts have more
+// commands: machine SN ACTION [TEXT [N OF]] plays a machine, comes SN ACTION [TEXT] has one boot and play when it is ordered next,
+// which came waits for, and as ROLE takes another token.
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			s := ctltest.Start(t)
 			e.Values[serverKey{}] = s
+			e.Values[comingKey{}] = make(chan error, 1)
 			e.Defer(s.Stop)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("TZ", "UTC")
@@ -39,6 +44,8 @@ func TestCommands(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"machine": machine,
+			"comes":   comes,
+			"came":    came,
 			"code":    exits,
 			"as": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("IMGCTL_TOKEN", ts.Value(serverKey{}).(*ctltest.Server).Tokens[registry.Role(args[0])])
@@ -71,6 +78,32 @@ func machine(ts *testscript.TestScript, neg bool, args []string) {
 	if neg != (err != nil) {
 		ts.Fatalf("machine %v: %v", args, err)
 	}
+}
+
+func comes(ts *testscript.TestScript, _ bool, args []string) {
+	s := ts.Value(serverKey{}).(*ctltest.Server)
+	ctx, cancel := context.WithCancel(context.Background())
+	ts.Defer(cancel)
+	events := s.Store.Watch(ctx, -1)
+	go func() {
+		ts.Value(comingKey{}).(chan error) <- func() error {
+			for e := range events {
+				if e.SN != args[0] || e.Kind != "ordered" {
+					continue
+				}
+				if _, err := s.Machine(ctx, args[0], "boot", plan.Event{}); err != nil {
+					return err
+				}
+				_, err := s.Machine(ctx, args[0], args[1], plan.Event{Text: args[2]})
+				return err
+			}
+			return errors.New("nobody has ordered it")
+		}()
+	}()
+}
+
+func came(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(<-ts.Value(comingKey{}).(chan error))
 }
 
 // exits runs a command and demands its exit code: code N COMMAND...

@@ -104,9 +104,6 @@ func New(o Options) (*Client, error) {
 	return &Client{base: base, token: o.Token, agent: o.Agent, http: &http.Client{Transport: transport, CheckRedirect: stay}}, nil
 }
 
-// Server is the server's address, for messages.
-func (c *Client) Server() string { return c.base.String() }
-
 // call is one request and what is to become of its answer.
 type call struct {
 	method string

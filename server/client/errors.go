@@ -53,9 +53,6 @@ func (e *Error) Error() string {
 // NotFound reports whether the server said that there is no such thing.
 func NotFound(err error) bool { return status(err) == http.StatusNotFound }
 
-// Conflict reports whether the server said that something is in the way, such as a live order.
-func Conflict(err error) bool { return status(err) == http.StatusConflict }
-
 // Changed reports whether the server said that the host is not any more as it was read.
 func Changed(err error) bool { return status(err) == http.StatusPreconditionFailed }
 

@@ -93,7 +93,7 @@ func (c *Client) PatchHost(ctx context.Context, sn string, patch []byte, ifRevis
 	return got, nil
 }
 
-// DeleteHost forgets a host; its events stay. Conflict(err) tells that an order for it is live.
+// DeleteHost forgets a host; its events stay. An Error with status 409 tells that an order for it is live.
 func (c *Client) DeleteHost(ctx context.Context, sn string) error {
 	_, err := c.do(ctx, call{method: http.MethodDelete, path: []string{"servers", sn}})
 	return err

@@ -38,7 +38,7 @@ type OrderQuery struct {
 	Limit  int // 0: no limit of ours
 }
 
-// CreateOrder orders one installation, or its preview. Conflict(err) tells that the host has a live order.
+// CreateOrder orders one installation, or its preview. An Error with status 409 tells that the host has a live order.
 func (c *Client) CreateOrder(ctx context.Context, o NewOrder) (*registry.Order, error) {
 	got := new(registry.Order)
 	if _, err := c.do(ctx, call{method: http.MethodPost, path: []string{"orders"}, in: o, out: got}); err != nil {
@@ -73,7 +73,7 @@ func (c *Client) Order(ctx context.Context, id string) (*registry.Order, error) 
 	return got, nil
 }
 
-// Outlook returns what a preview has found. Conflict(err) tells that there is nothing (yet), and why.
+// Outlook returns what a preview has found. An Error with status 409 tells that there is nothing (yet), and why.
 func (c *Client) Outlook(ctx context.Context, id string) (*plan.Outlook, error) {
 	got := new(plan.Outlook)
 	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"orders", id, "outlook"}, out: got}); err != nil {
@@ -82,7 +82,7 @@ func (c *Client) Outlook(ctx context.Context, id string) (*plan.Outlook, error) 
 	return got, nil
 }
 
-// CancelOrder takes an order back. Conflict(err) tells that it has ended already.
+// CancelOrder takes an order back. An Error with status 409 tells that it has ended already.
 func (c *Client) CancelOrder(ctx context.Context, id, reason string) error {
 	v := url.Values{}
 	if reason != "" {

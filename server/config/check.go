@@ -63,6 +63,9 @@ func (x *checker) times() {
 	if d := time.Duration(x.c.OrderExpiry); d < time.Minute || d > 90*24*time.Hour {
 		x.at([]string{"order_expiry"}, "is %s; it can be 1m to 90d", text(x.c.OrderExpiry))
 	}
+	if d := time.Duration(x.c.KeepProgress); d < 24*time.Hour || d > 3650*24*time.Hour {
+		x.at([]string{"keep_progress"}, "is %s; it can be 1d to 3650d", text(x.c.KeepProgress))
+	}
 	for i, s := range x.c.DHCP.Subnets {
 		if d := time.Duration(s.Lease); d < time.Minute || d > 30*24*time.Hour {
 			x.at([]string{"dhcp", "subnets", strconv.Itoa(i), "lease"}, "is %s; it can be 1m to 30d", text(s.Lease))

@@ -36,6 +36,9 @@ type Config struct {
 	Unknown string `yaml:"unknown,omitempty" check:"unknown" default:"inspect"`
 	// OrderExpiry is how long an order waits for its machine when the order itself does not say.
 	OrderExpiry Duration `yaml:"order_expiry,omitempty" check:"duration" default:"24h"`
+	// KeepProgress is how long the progress of installations that have ended is kept, byte by byte, with their tokens. Their steps,
+	// warnings and ends stay in the diary for ever.
+	KeepProgress Duration `yaml:"keep_progress,omitempty" check:"duration" default:"30d"`
 	// Limits are how many machines install at a time. The others wait and go on by themselves.
 	Limits Limits `yaml:"limits,omitempty"`
 	// DHCP says what is done with the questions of machines that start.

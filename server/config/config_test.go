@@ -107,6 +107,7 @@ state: /var/lib/imgserve
 database: /var/lib/imgserve/imgserve.db
 unknown: inspect
 order_expiry: "24h"
+keep_progress: "30d"
 limits:
   global: 50
   per_rack: 0
@@ -213,7 +214,7 @@ legacy_clients: [10.0.0.0/8, "2001:db8::/32"]
 }
 
 func TestDurationsAreReadAndWritten(t *testing.T) {
-	for text, want := range map[string]string{"7d": "168h", "90s": "1m30s", "10s": "10s", "24h": "24h", "1h30m": "1h30m", "20m": "20m", "100ms": "100ms"} {
+	for text, want := range map[string]string{"7d": "7d", "26h": "26h", "90s": "1m30s", "10s": "10s", "24h": "24h", "1h30m": "1h30m", "20m": "20m", "100ms": "100ms"} {
 		var d Duration
 		if err := d.UnmarshalText([]byte(text)); err != nil {
 			t.Fatal(err)

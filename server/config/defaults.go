@@ -26,6 +26,7 @@ func (c *Config) fillDefaults(s Surroundings) {
 	}
 	fill(&c.Unknown, "inspect")
 	fillDuration(&c.OrderExpiry, 24*time.Hour)
+	fillDuration(&c.KeepProgress, 30*24*time.Hour)
 	fillInt(&c.Limits.Global, 50)
 	fillInt(&c.Limits.PerRack, 0)
 	fillInt(&c.Limits.PerImage, 0)

@@ -37,6 +37,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // MarshalText writes the duration without units that are zero.
 func (d Duration) MarshalText() ([]byte, error) {
+	if days := time.Duration(d) / (24 * time.Hour); days > 1 && time.Duration(d)%(24*time.Hour) == 0 {
+		return fmt.Appendf(nil, "%dd", days), nil
+	}
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

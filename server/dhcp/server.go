@@ -47,6 +47,7 @@ type Server struct {
 	asker  *asker
 	queues []chan job // by address, so that the changes of one lease are stored in their order
 	probes chan struct{}
+	opened chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	state   server
@@ -74,13 +75,16 @@ func New(cfg Config, leases Leases, hosts Hosts, log *slog.Logger) (*Server, err
 		return nil, err
 	}
 	s := &Server{cfg: cfg, leases: leases, hosts: hosts, log: log, now: time.Now, limit: newLimiter(), asking: map[netip.Addr]bool{},
-		ports: map[string]*port{}, probes: make(chan struct{}, maxProbes)}
+		ports: map[string]*port{}, probes: make(chan struct{}, maxProbes), opened: make(chan struct{})}
 	s.state = server{cfg: &s.cfg, leases: newTable(), hosts: newHosts(), probed: map[netip.Addr]time.Time{}, fixed: newFixed(cfg.Reservations)}
 	for range writers {
 		s.queues = append(s.queues, make(chan job, backlog))
 	}
 	return s, nil
 }
+
+// Opened is closed when Run has the sockets of all interfaces: what is sent from then on is heard.
+func (s *Server) Opened() <-chan struct{} { return s.opened }
 
 // Run serves until the context ends, which is no error, or until it cannot: an interface is not there, a port is taken, the
 // registry cannot be read. What has been acknowledged to clients is stored.
@@ -121,6 +125,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 		opened = append(opened, p)
 	}
+	close(s.opened)
 	for _, p := range opened {
 		g.Go(func() error { return s.serve(ctx, p) })
 	}

@@ -74,6 +74,8 @@ type Server struct {
 	clients map[netip.Addr]int
 	active  map[netip.AddrPort]bool
 	ended   sync.WaitGroup
+
+	opened chan struct{}
 }
 
 // New makes a server. Nothing is opened before Run.
@@ -93,8 +95,11 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if cfg.MaxBlock < 512 || cfg.MaxBlock > 65464 {
 		return nil, fmt.Errorf("TFTP: a largest block of %d bytes; it is to be between 512 and 65464 (RFC 2348)", cfg.MaxBlock)
 	}
-	return &Server{cfg: cfg, log: log, clients: map[netip.Addr]int{}, active: map[netip.AddrPort]bool{}}, nil
+	return &Server{cfg: cfg, log: log, clients: map[netip.Addr]int{}, active: map[netip.AddrPort]bool{}, opened: make(chan struct{})}, nil
 }
+
+// Opened is closed when Run has its socket: what is sent from then on is heard.
+func (s *Server) Opened() <-chan struct{} { return s.opened }
 
 // Counters gives the counters as they are now.
 func (s *Server) Counters() Counters {
@@ -117,6 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	close(s.opened)
 	s.log.Info("TFTP is served", "address", c.LocalAddr().String(), "files", s.cfg.Files.Names())
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })

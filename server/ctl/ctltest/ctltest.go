@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -144,7 +145,7 @@ func (s *Server) Stop() {
 }
 
 // Machine plays a step of the machine with a serial number that has an order: see makes it known, boot takes the order and a
-// slot, step and progress report, done, failed and booted end. It returns what the machine would say on its console.
+// slot, step and progress report, done, failed and booted end, as preview does, which finds what the event's text says. It returns what the machine would say on its console.
 func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,6 +173,11 @@ func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (
 	}
 	s.seq[o.ID]++
 	e.Seq, e.Time, e.Kind = s.seq[o.ID], now, plan.Kind(action)
+	if e.Kind == plan.KindPreview {
+		text, refused, _ := strings.Cut(e.Text, "|")
+		e.Text = "it is known what an installation would do"
+		e.Outlook = &plan.Outlook{Text: text + "\n", Refused: refused, Disks: []plan.OutlookDisk{{Disk: plan.Disk{Path: "/dev/vda", SizeBytes: 10 << 30}, Use: "erased"}}}
+	}
 	_, err = s.Store.Report(ctx, o.ID, []plan.Event{e}, now)
 	return "", err
 }
