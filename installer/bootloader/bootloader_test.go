@@ -211,7 +211,7 @@ func TestGRUBWithoutShimIsStartedDirectly(t *testing.T) {
 	if got, want := list(t, esp), []string{"EFI/BOOT/BOOTAA64.EFI", "EFI/BOOT/grub.cfg", "EFI/x/grub.cfg", "EFI/x/grubaa64.efi"}; !slices.Equal(got, want) {
 		t.Errorf("the ESP has %v, want %v", got, want)
 	}
-	if f, err := FirstStage(m); err != nil || f != "EFI/x/grubaa64.efi" {
+	if f, err := firstStage(m); err != nil || f != "EFI/x/grubaa64.efi" {
 		t.Errorf("NVRAM starts %s, %v", f, err)
 	}
 }

@@ -59,7 +59,7 @@ func espParts(s *layout.Scheme) ([]espPart, error) {
 // each disk that the ESP is on. guid is the GPT GUID of a partition of one of the scheme's disks. Where there are several
 // entries each label has the disk's name and serial number, so that the menu tells which disk it starts.
 func BootEntries(m *image.Manifest, s *layout.Scheme, guid func(disk string, number int) uuid.UUID) ([]nvram.Entry, error) {
-	file, err := FirstStage(m)
+	file, err := firstStage(m)
 	if err != nil {
 		return nil, err
 	}

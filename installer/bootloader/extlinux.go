@@ -108,7 +108,7 @@ func (Extlinux) Install(ctx context.Context, t Target) error {
 			return fmt.Errorf("write extlinux: %w", err)
 		}
 	}
-	if err := writeFile(t.Root, rel(ExtlinuxConf), []byte(extlinuxConf(t)), 0o644); err != nil {
+	if err := writeFile(t.Root, rel(extlinuxFile), []byte(extlinuxConf(t)), 0o644); err != nil {
 		return fmt.Errorf("write extlinux: %w", err)
 	}
 	// ldlinux.sys is written by extlinux, which also tells the partition's boot sector where it lies. On an array both are on
@@ -148,7 +148,7 @@ func (Extlinux) Code(t Target) (map[string]BootCode, error) {
 
 // Revert implements Loader: without its configuration extlinux boots nothing.
 func (Extlinux) Revert(t Target) error {
-	if err := removeFile(t.Root, rel(ExtlinuxConf)); err != nil {
+	if err := removeFile(t.Root, rel(extlinuxFile)); err != nil {
 		return fmt.Errorf("remove extlinux: %w", err)
 	}
 	return nil

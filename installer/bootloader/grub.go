@@ -51,8 +51,8 @@ func archSuffix(arch string) (string, error) {
 
 const removableDir = "EFI/BOOT"
 
-// FirstStage is the path on the ESP of what the firmware's boot entry starts: shim, or GRUB without one.
-func FirstStage(m *image.Manifest) (string, error) {
+// firstStage is the path on the ESP of what the firmware's boot entry starts: shim, or GRUB without one.
+func firstStage(m *image.Manifest) (string, error) {
 	a, err := archSuffix(m.Arch)
 	if err != nil {
 		return "", err

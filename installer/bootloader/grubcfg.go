@@ -12,14 +12,14 @@ import (
 // Between these lines of /boot/grub2/grub.cfg stand the menu entries of a GRUB that does not read boot loader entries
 // (BLS) by itself. Whoever adds or removes a kernel replaces what is between them and nothing else.
 const (
-	BeginEntries = "### BEGIN imgbuild entries ###"
-	EndEntries   = "### END imgbuild entries ###"
+	beginEntries = "### BEGIN imgbuild entries ###"
+	endEntries   = "### END imgbuild entries ###"
 )
 
 // Paths of configurations in the installed system.
 const (
-	ExtlinuxConf = "/boot/extlinux/extlinux.conf"
-	GRUBConf     = "/boot/grub2/grub.cfg"
+	extlinuxFile = "/boot/extlinux/extlinux.conf"
+	grubFile     = "/boot/grub2/grub.cfg"
 )
 
 // grubDir is GRUB's directory on the file system of /boot, and in the tree, without the leading slash.
@@ -29,9 +29,9 @@ const grubDir = "boot/grub2"
 // and grubby edits its grub.cfg.
 const firstBLS = 8
 
-// ReadsBLS reports whether every GRUB of the scheme reads boot loader entries by itself, so that grub.cfg need not change with
+// readsBLS reports whether every GRUB of the scheme reads boot loader entries by itself, so that grub.cfg need not change with
 // the kernels. One grub.cfg serves BIOS and UEFI.
-func ReadsBLS(m *image.Manifest, s *layout.Scheme) bool {
+func readsBLS(m *image.Manifest, s *layout.Scheme) bool {
 	pc, uefi := usesGRUBPC(m, s), usesGRUB(m, s)
 	return release(m) >= firstBLS && (pc || uefi) && (!pc || m.BootLoader.GRUBPC.BLS) && (!uefi || m.BootLoader.GRUB.BLS)
 }
@@ -41,10 +41,10 @@ func ReadsBLS(m *image.Manifest, s *layout.Scheme) bool {
 func Rewritten(m *image.Manifest, s *layout.Scheme) []string {
 	var out []string
 	if s.Firmware.HasBIOS() && s.BIOSLoader == layout.Extlinux {
-		out = append(out, ExtlinuxConf)
+		out = append(out, extlinuxFile)
 	}
-	if release(m) >= firstBLS && (usesGRUBPC(m, s) || usesGRUB(m, s)) && !ReadsBLS(m, s) {
-		out = append(out, GRUBConf)
+	if release(m) >= firstBLS && (usesGRUBPC(m, s) || usesGRUB(m, s)) && !readsBLS(m, s) {
+		out = append(out, grubFile)
 	}
 	return out
 }
@@ -88,7 +88,7 @@ func grubConf(t Target, separate bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bls := ReadsBLS(m, t.Scheme) && !separate
+	bls := readsBLS(m, t.Scheme) && !separate
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by imgbuild when %s %s was installed.\n", m.Name, m.Version)
 	env := boot // where grubenv lies
@@ -105,7 +105,7 @@ func grubConf(t Target, separate bool) (string, error) {
 		grubBLS(&b, t)
 		return b.String(), nil
 	}
-	b.WriteString(BeginEntries + "\n")
+	b.WriteString(beginEntries + "\n")
 	linux, initrd := words(m, separate)
 	fmt.Fprintf(&b, "menuentry \"%s\" --class gnu-linux --unrestricted", title(m))
 	if release(m) >= firstBLS {
@@ -116,7 +116,7 @@ func grubConf(t Target, separate bool) (string, error) {
 		b.WriteString(" " + grubWord(a))
 	}
 	fmt.Fprintf(&b, "\n  %s %s/%s\n}\n", initrd, t.BootPrefix, initramfs(m))
-	b.WriteString(EndEntries + "\n")
+	b.WriteString(endEntries + "\n")
 	return b.String(), nil
 }
 
@@ -195,7 +195,7 @@ func writeGRUB(t Target) error {
 	if err := writeFile(t.Root, grubDir+"/grubenv", grubEnv(t), 0o600); err != nil {
 		return err
 	}
-	return writeFile(t.Root, rel(GRUBConf), []byte(conf), 0o600)
+	return writeFile(t.Root, rel(grubFile), []byte(conf), 0o600)
 }
 
 // grubWord quotes an argument for GRUB's shell. GRUB itself puts an argument with blanks between double quotes for the

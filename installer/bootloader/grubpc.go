@@ -138,7 +138,7 @@ func coreModules(t Target) ([]string, error) {
 	if linux, _ := words(t.Manifest, false); linux == "linux16" {
 		add("linux16")
 	}
-	if ReadsBLS(t.Manifest, s) {
+	if readsBLS(t.Manifest, s) {
 		add("blscfg")
 	}
 	return out, nil
@@ -324,7 +324,7 @@ func diskCode(d layout.SchemeDisk, boot, core []byte) (BootCode, error) {
 
 // Revert implements Loader: without grub.cfg GRUB boots nothing.
 func (GRUBPC) Revert(t Target) error {
-	if err := removeFile(t.Root, rel(GRUBConf)); err != nil {
+	if err := removeFile(t.Root, rel(grubFile)); err != nil {
 		return fmt.Errorf("remove GRUB for BIOS: %w", err)
 	}
 	return nil

@@ -74,13 +74,13 @@ func TestConfigurationsThatDoNotFollowKernelsAreNamed(t *testing.T) {
 		change func(*image.Manifest, *layout.Scheme)
 		want   []string
 	}{
-		"extlinux, and GRUB that reads entries": {func(*image.Manifest, *layout.Scheme) {}, []string{ExtlinuxConf}},
-		"extlinux, and GRUB that does not":      {func(m *image.Manifest, _ *layout.Scheme) { m.BootLoader.GRUB.BLS = false }, []string{ExtlinuxConf, GRUBConf}},
+		"extlinux, and GRUB that reads entries": {func(*image.Manifest, *layout.Scheme) {}, []string{extlinuxFile}},
+		"extlinux, and GRUB that does not":      {func(m *image.Manifest, _ *layout.Scheme) { m.BootLoader.GRUB.BLS = false }, []string{extlinuxFile, grubFile}},
 		"GRUB that reads entries on both":       {func(_ *image.Manifest, s *layout.Scheme) { s.BIOSLoader = layout.GRUB }, nil},
 		"GRUB that reads entries on one only": {func(m *image.Manifest, s *layout.Scheme) {
 			s.BIOSLoader, m.BootLoader.GRUBPC.BLS = layout.GRUB, false
-		}, []string{GRUBConf}},
-		"EL7, whose grub.cfg grubby edits": {func(m *image.Manifest, _ *layout.Scheme) { m.Distro.Release = "7.9" }, []string{ExtlinuxConf}},
+		}, []string{grubFile}},
+		"EL7, whose grub.cfg grubby edits": {func(m *image.Manifest, _ *layout.Scheme) { m.Distro.Release = "7.9" }, []string{extlinuxFile}},
 	} {
 		m, s := manifest(), simple()
 		c.change(m, s)
