@@ -106,8 +106,7 @@ func (s *supervisor) stay(keys <-chan keyPress) error {
 	}
 }
 
-// end stops every process, writes out and unmounts everything, and reboots, powers off or starts the kernel that is loaded. Where
-// that cannot be, it reboots.
+// end stops every process, writes out and unmounts everything, and reboots, powers off or starts the kernel that is loaded.
 func (s *supervisor) end(cmd int) error {
 	killAll()
 	unix.Sync()
@@ -120,6 +119,11 @@ func (s *supervisor) end(cmd int) error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("end the machine: this is process %d and not the first", os.Getpid())
 	}
+	return s.act(cmd)
+}
+
+// act is the end itself. Where a loaded kernel cannot be started, it reboots.
+func (s *supervisor) act(cmd int) error {
 	if cmd == unix.LINUX_REBOOT_CMD_KEXEC {
 		s.say.Warn("%v; rebooting", kexec.Exec())
 		s.consoles.Flush(5 * time.Second)

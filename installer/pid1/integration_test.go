@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"imgbuild/installer/cmdline"
+	"imgbuild/installer/kexec"
 	"imgbuild/installer/report"
 )
 
@@ -41,6 +44,11 @@ func first() {
 	s.consoles = NewConsoles(s.guard)
 	s.say = report.New(s)
 	s.consoles.Add("stdout", os.Stdout)
+	if os.Getenv("PID1_CASE") == kexecCase {
+		s.say.Final("back: %v", s.act(unix.LINUX_REBOOT_CMD_KEXEC))
+		s.consoles.Flush(5 * time.Second)
+		os.Exit(1)
+	}
 	s.reaper = newReaper(s.guard)
 	err := s.work(Config{Worker: []string{"/proc/self/exe"}, Env: []string{"PID1_WORKER=" + os.Getenv("PID1_CASE"), "GOTRACEBACK=all", "PATH=" + os.Getenv("PATH")}})
 	time.Sleep(200 * time.Millisecond) // for the reaper, which has no event to wait for here
@@ -54,6 +62,36 @@ func first() {
 	s.say.Final("result: %v, then %s", err, s.args.Done)
 	s.consoles.Flush(5 * time.Second)
 	os.Exit(0)
+}
+
+// kexecCase ends with a kernel that nobody has loaded.
+const kexecCase = "starts a kernel"
+
+// TestWhereNoKernelIsLoadedTheMachineReboots does so in a process namespace, whose reboot is a hangup of its first process
+// (pid_namespaces(7)).
+func TestWhereNoKernelIsLoadedTheMachineReboots(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("a process namespace needs root")
+	}
+	if kexec.Loaded() {
+		t.Skip("this machine has a kernel loaded")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c := exec.CommandContext(ctx, "/proc/self/exe")
+	c.Env = append(os.Environ(), "PID1_CASE="+kexecCase, "PID1_LOG="+filepath.Join(t.TempDir(), "log"))
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	out, err := c.CombinedOutput()
+	if err != nil && strings.Contains(err.Error(), "operation not permitted") {
+		t.Skip("this machine allows no process namespaces:", err)
+	}
+	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGHUP {
+		t.Errorf("it ended with %v\n%s", err, out)
+	}
+	if want := "start the next kernel: none is loaded; rebooting"; !strings.Contains(string(out), want) {
+		t.Errorf("nobody said %q:\n%s", want, out)
+	}
 }
 
 func badWorker(what string) int {
