@@ -40,7 +40,9 @@ func missingLoaders(l image.BootLoader, p *profiles.Profile, n layoutNeeds) erro
 	const uefi, grubPC, extlinux = "grub2-efi-x64 and shim-x64", "grub2-pc, grub2-pc-modules and grub2-tools", "syslinux-extlinux"
 	fw := p.Layout.Firmware
 	var errs []error
-	lacks := func(what, add string) { errs = append(errs, fmt.Errorf("find the image's boot loaders: there is no %s; add %s", what, add)) }
+	lacks := func(what, add string) {
+		errs = append(errs, fmt.Errorf("find the image's boot loaders: there is no %s; add %s", what, add))
+	}
 	switch {
 	case l.GRUB == nil && l.Extlinux == nil && l.GRUBPC == nil:
 		lacks("GRUB below "+espFiles+", no GRUB for BIOS and no extlinux", uefi+", or "+extlinux)

@@ -44,7 +44,7 @@ type build struct {
 	distro   image.Distro
 	loaders  image.BootLoader
 	tools    []initramfs.Tool // of the mini initramfs
-	unpacked int64 // bytes
+	unpacked int64            // bytes
 	mounts   *sandbox.Mounts
 	files    map[string]image.File
 	manifest *image.Manifest

@@ -202,6 +202,10 @@ func (m *Manifest) Marshal() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// RootMin is the space in bytes that the root file system needs: the files, a tenth for rounding up and metadata, and room for
+// journal and logs.
+func (m *Manifest) RootMin() int64 { return m.UnpackedBytes + m.UnpackedBytes/10 + 256<<20 }
+
 // Parse reads a manifest whose signature has been verified. Unknown fields are refused: a release made by a newer
 // builder may mean something by them that this reader would silently not do.
 func Parse(data []byte) (*Manifest, error) {

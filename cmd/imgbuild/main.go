@@ -64,6 +64,8 @@ The release is written to out/<name>/<version>/ when it is complete, and not bef
 		Example: `  imgbuild centos-stream-9          build a shipped profile
   imgbuild web.yaml                 build your own
   imgbuild plan web.yaml            what would be done; needs neither root nor network
+  imgbuild layout web.yaml --disk size=480G
+                                    what would become of such a disk
   imgbuild validate web.yaml        every mistake, with line and column`,
 		Args:          cobra.ArbitraryArgs,
 		Version:       version,
@@ -83,7 +85,7 @@ The release is written to out/<name>/<version>/ when it is complete, and not bef
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("imgbuild: %w; %s --help lists the flags", err, c.CommandPath())}
 	})
-	root.AddCommand(planCommand(), validateCommand(), showCommand(), schemaCommand(), profilesCommand(), keygenCommand())
+	root.AddCommand(planCommand(), layoutCommand(), validateCommand(), showCommand(), schemaCommand(), profilesCommand(), keygenCommand())
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -11,8 +12,8 @@ import (
 )
 
 // load reads a profile; what is wrong with it is the user's to mend.
-func load(c *cobra.Command, name string) (*profiles.Profile, error) {
-	p, err := profiles.Load(c.Context(), name)
+func load(ctx context.Context, name string) (*profiles.Profile, error) {
+	p, err := profiles.Load(ctx, name)
 	var wrong profiles.Errors
 	if errors.As(err, &wrong) {
 		return nil, usageError{err}
@@ -30,7 +31,7 @@ func validateCommand() *cobra.Command {
 			}
 			var errs []error
 			for _, name := range args {
-				p, err := load(c, name)
+				p, err := load(c.Context(), name)
 				if err != nil {
 					errs = append(errs, err)
 					continue
@@ -50,7 +51,7 @@ func showCommand() *cobra.Command {
 			if err := oneProfile(c, args); err != nil {
 				return err
 			}
-			p, err := load(c, args[0])
+			p, err := load(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
