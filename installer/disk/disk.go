@@ -1,9 +1,7 @@
-// Package disk finds the machine's disks, chooses one, lays partitions out on it and, when everything else is done,
-// makes it bootable.
+// Package disk finds the machine's disks, and says of each what it is, what stands on it, whether it may be taken, and what is
+// on it.
 //
-// What comes in: sysfs, the layout of a manifest and what the person asked for. What goes out: one chosen disk, its
-// partitions with file systems on them, and a partition table as the last thing written. It never writes to a disk
-// that was not chosen, never to one with anything on it unless that disk was named for wiping, and never mounts.
+// What comes in: sysfs, and what is mounted. What goes out: disks, also as the candidates of layouts. It only reads.
 package disk
 
 import (
@@ -126,34 +124,6 @@ func Candidates(all []Disk) []layout.Candidate {
 	return out
 }
 
-// Matches reports whether a name given by a person means this disk: its serial number, its WWN, its device node or
-// kernel name, or one of udev's names for it. Serial numbers are compared exactly; a WWN with or without its prefix.
-func (d Disk) Matches(name string) bool {
-	if name == "" {
-		return false
-	}
-	if rest, ok := strings.CutPrefix(name, "/dev/disk/by-path/"); ok {
-		return contains(d.ByPath, rest)
-	}
-	if rest, ok := strings.CutPrefix(name, "/dev/disk/by-id/"); ok {
-		return contains(d.ByID, rest)
-	}
-	if strings.HasPrefix(name, "/") {
-		return name == d.Path
-	}
-	return name == d.Serial || name == d.Name || contains(d.ByPath, name) || contains(d.ByID, name) ||
-		d.WWN != "" && bareWWN(name) == bareWWN(d.WWN)
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
-}
-
 // bareWWN strips what tools put before the digits.
 func bareWWN(s string) string {
 	s = strings.ToLower(s)
@@ -161,27 +131,4 @@ func bareWWN(s string) string {
 		s = strings.TrimPrefix(s, prefix)
 	}
 	return s
-}
-
-// Argument is what a person writes after imgbuild.disk= or imgbuild.wipe= to mean this disk and no other of all: its
-// serial number where it has one of its own without blanks, else its path.
-func (d Disk) Argument(all []Disk) string {
-	name := d.Serial
-	if name == "" || strings.ContainsAny(name, " \t\"'") || strings.HasPrefix(name, "/") {
-		return d.stablePath()
-	}
-	for _, o := range all {
-		if o.Name != d.Name && o.Matches(name) {
-			return d.stablePath()
-		}
-	}
-	return name
-}
-
-// stablePath prefers a name that does not change with the order in which drivers come up.
-func (d Disk) stablePath() string {
-	if len(d.ByPath) > 0 {
-		return "/dev/disk/by-path/" + d.ByPath[0]
-	}
-	return d.Path
 }
