@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"imgbuild/image"
+	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/installer/firstboot"
 )
@@ -311,5 +313,36 @@ func TestTheFirstBootIsPreparedWhereThereIsSomethingToDo(t *testing.T) {
 	}
 	if added, err := FirstBoot(scripted, firstboot.Config{}, "/proc/self/exe"); !added || err != nil {
 		t.Errorf("%v, %v", added, err)
+	}
+}
+
+// guids are the identifiers of made-up devices and their partitions.
+type guids struct{ ids }
+
+func (guids) Partition(string, int) uuid.UUID { return uuid.UUID{1} }
+
+func TestDataDisksAreLeftToTheFirstBoot(t *testing.T) {
+	root, dir := installed(t, nil)
+	scheme := &layout.Scheme{}
+	if added, err := DataDisks(root, scheme, guids{}, "/proc/self/exe"); added || err != nil {
+		t.Errorf("%v, %v", added, err)
+	}
+	scheme.DataFirstBoot = []layout.SchemeDisk{{Name: "data1", Data: true, Table: layout.GPT, Candidate: layout.Candidate{Serial: "S", Size: 1 << 40},
+		Parts: []layout.Part{{Number: 1, Content: layout.Content{FS: "xfs", Mount: "/srv/data1", Options: "noatime"}}}}}
+	if added, err := DataDisks(root, scheme, guids{}, "/proc/self/exe"); !added || err != nil {
+		t.Fatalf("%v, %v", added, err)
+	}
+	for name, mode := range map[string]fs.FileMode{firstboot.Program: 0o755, firstboot.DataFile: 0o600, firstboot.StateDir: 0o700 | fs.ModeDir, firstboot.DataUnitFile: 0o644,
+		"srv/data1": 0o755 | fs.ModeDir} {
+		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Mode() != mode {
+			t.Errorf("/%s: %v, %v", name, st, err)
+		}
+	}
+	b, err := root.ReadFile(firstboot.DataFile)
+	if want := `"fstab": "UUID=id-of-part-data1-1 /srv/data1 xfs noatime,nofail 0 0\n"`; err != nil || !strings.Contains(string(b), want) {
+		t.Errorf("%v\n%s", err, b)
+	}
+	if to, err := os.Readlink(filepath.Join(dir, firstboot.DataWantsLink)); err != nil || to != firstboot.DataUnitTarget {
+		t.Errorf("%q, %v", to, err)
 	}
 }
