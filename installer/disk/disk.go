@@ -36,7 +36,8 @@ type Disk struct {
 	Users []string
 	// Holders are the devices stacked on it or on one of its partitions, in words. They can be torn down.
 	Holders []string
-	// PathOf is the kernel name of the disk that this is only another path to. Paths are the others', where it is that disk.
+	// PathOf is the kernel name of the disk that this is only another path to. Paths are the others' names, where it is that disk
+	// and no multipath map: what stands on them stands on it.
 	PathOf string
 	Paths  []string
 	// virtual marks kinds that are never chosen unless named: loop, device-mapper, RAID, network block devices.

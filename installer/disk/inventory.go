@@ -16,8 +16,8 @@ import (
 	"imgbuild/installer/disk/teardown"
 )
 
-// Inventory reads all disks from sys (usually /sys) and what is mounted from mountinfo (usually /proc/self/mountinfo; swaps lies
-// beside self), in a stable order: by by-path name, then by kernel name in natural order. Disks without a medium are left out, as
+// Inventory reads all disks from sys (usually /sys) and what is mounted from mountinfo (usually /proc/self/mountinfo; swaps, which
+// may be missing, lies beside self), in a stable order: by by-path name, then by kernel name in natural order. Disks without a medium are left out, as
 // are the kinds that never hold an installation (RAM disks, CD-ROMs, floppies, the boot areas of eMMC). Of several paths to one
 // disk, all but one say so.
 func Inventory(sys, mountinfo string) ([]Disk, error) {
@@ -25,7 +25,7 @@ func Inventory(sys, mountinfo string) ([]Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list disks: %w; is /sys mounted?", err)
 	}
-	kernel, err := teardown.Read(teardown.System{Sys: sys, Proc: filepath.Dir(filepath.Dir(mountinfo)), Dev: "/dev"})
+	kernel, err := teardown.Read(teardown.System{Sys: sys, Proc: filepath.Dir(filepath.Dir(mountinfo)), Dev: "/dev", MountInfo: mountinfo})
 	if err != nil {
 		return nil, fmt.Errorf("list disks: %w", err)
 	}

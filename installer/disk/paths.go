@@ -97,11 +97,11 @@ func joinPaths(disks []Disk) {
 // take makes p a path to d. What uses a path uses the disk.
 func (d *Disk) take(p *Disk) {
 	p.PathOf = d.Name
-	d.Paths = append(d.Paths, p.Name)
 	d.ReadOnly = d.ReadOnly || p.ReadOnly
 	if len(d.slaves) > 0 {
 		return // the map is the paths' holder, and what uses it is its own
 	}
+	d.Paths = append(d.Paths, p.Name)
 	d.Users = slices.Compact(slices.Sorted(slices.Values(append(d.Users, p.Users...))))
 	d.Holders = slices.Compact(slices.Sorted(slices.Values(append(d.Holders, p.Holders...))))
 }

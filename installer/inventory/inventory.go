@@ -54,7 +54,7 @@ func Take(o Options) (plan.Inventory, error) {
 		return inv, fmt.Errorf("take inventory: %w", err)
 	}
 	for _, d := range disks {
-		if d.Transport != "virtual" {
+		if d.Transport != "virtual" && d.PathOf == "" { // of several paths to one disk, one
 			inv.Disks = append(inv.Disks, describe(d, disk.Inspect))
 		}
 	}

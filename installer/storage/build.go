@@ -67,7 +67,7 @@ func (w *work) extended(p layout.Part) bool {
 func (m *Made) teardown(ctx context.Context) error {
 	var names []string
 	for _, w := range m.disks {
-		names = append(names, w.disk.Name)
+		names = append(append(names, w.disk.Name), w.disk.Paths...)
 	}
 	gone, err := teardown.Down(ctx, teardown.System{Sys: m.sys.Sys, Proc: "/proc", Dev: "/dev"}, names...)
 	for _, d := range gone {

@@ -65,6 +65,8 @@ type System struct {
 	Sys  string // /sys
 	Proc string // /proc
 	Dev  string // /dev
+	// MountInfo is /proc/self/mountinfo where it is not below Proc.
+	MountInfo string
 }
 
 // Tree is some disks with everything that stands on them, by kernel name.
@@ -159,7 +161,11 @@ func (k *Kernel) index() error {
 			k.above[container] = append(k.above[container], b)
 		}
 	}
-	mounts, err := os.ReadFile(filepath.Join(k.Proc, "self/mountinfo"))
+	file := k.MountInfo
+	if file == "" {
+		file = filepath.Join(k.Proc, "self/mountinfo")
+	}
+	mounts, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
