@@ -74,6 +74,11 @@ func (c *chooser) named(names []string) error {
 				hits = append(hits, &c.all[k])
 			}
 		}
+		if len(hits) > 1 { // of several paths to one disk, all but one are unusable
+			if usable := slices.DeleteFunc(slices.Clone(hits), func(d *Candidate) bool { return d.Unusable != "" }); len(usable) > 0 {
+				hits = usable
+			}
+		}
 		switch {
 		case len(hits) == 0:
 			return refuse("imgbuild.disk=%s names no disk of this machine; it has%s", name, c.list(c.offer(), nil))

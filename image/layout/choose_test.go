@@ -131,6 +131,25 @@ func TestWhatIsNotClearIsRefused(t *testing.T) {
 	}
 }
 
+func TestADiskWithTwoPathsIsOne(t *testing.T) {
+	all := []Candidate{
+		{ID: "sdb", Path: "/dev/sdb", Serial: "6001", Size: gib, Unusable: "it is a second path to /dev/sda"}, {ID: "sda", Path: "/dev/sda", Serial: "6001", Size: gib}, {ID: "sdc", Path: "/dev/sdc", Serial: "6002", Size: gib},
+	}
+	for _, l := range []Layout{{}, {Match: Hints{Serial: "6001"}}} {
+		var named []string
+		if l.Match.Serial == "" {
+			named = []string{"6001"}
+		}
+		disks, _, err := l.Choose(all, named)
+		if err != nil || disks[0].ID != "sda" {
+			t.Errorf("%v (%v)", disks, err)
+		}
+	}
+	if got := all[1].Argument(all); got != "6001" {
+		t.Errorf("the disk is named by %s", got)
+	}
+}
+
 // TestTheHintsOfARefusalDecide: whatever a tie says would decide, does.
 func TestTheHintsOfARefusalDecide(t *testing.T) {
 	all := rack()

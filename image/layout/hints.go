@@ -230,7 +230,8 @@ func (c Candidate) Argument(all []Candidate) string {
 		return stable
 	}
 	for _, o := range all {
-		if o.ID != c.ID && o.Matches(c.Serial) {
+		// A second path to the disk, which is unusable, has its serial number too.
+		if o.ID != c.ID && o.Matches(c.Serial) && (o.Unusable == "" || c.Unusable != "") {
 			return stable
 		}
 	}

@@ -57,18 +57,11 @@ func (s *Scheme) boots() string {
 
 func (s *Scheme) writeDisk(b *bytes.Buffer, d SchemeDisk, later bool) {
 	fmt.Fprintf(b, "%s: %s\n", d.Name, d.Describe())
-	table := "no partition table"
-	switch d.Table {
-	case GPT:
-		table = "GPT"
-	case MBR:
-		table = "MBR"
-	}
-	fmt.Fprintf(b, "  %s, %s, partitions aligned to 1 MiB\n", table, d.sectors())
 	if d.Table == "" {
-		fmt.Fprintf(b, "  the whole disk: %s\n", s.holds(d.Content, d.Kept, later))
+		fmt.Fprintf(b, "  %s, no partition table\n  the whole disk: %s\n", d.sectors(), s.holds(d.Content, d.Kept, later))
 		return
 	}
+	fmt.Fprintf(b, "  %s, %s, partitions aligned to 1 MiB\n", strings.ToUpper(string(d.Table)), d.sectors())
 	rows := [][]string{{"", "start", "size", "name", "holds"}}
 	parts := slices.Clone(d.Parts)
 	slices.SortFunc(parts, func(a, c Part) int { return compareInt(a.Start, c.Start) })
