@@ -94,12 +94,12 @@ func (c *chooser) named(names []string) error {
 	return nil
 }
 
-// offer are the disks that a refusal lists: all but those that nobody would mean.
+// offer are the disks that a refusal lists: all that are left but virtual ones, as there may be thousands of loop devices.
 func (c *chooser) offer() []*Candidate {
 	var out []*Candidate
 	for i := range c.all {
-		if !c.taken[c.all[i].ID] {
-			out = append(out, &c.all[i])
+		if d := &c.all[i]; !c.taken[d.ID] && d.Transport != "virtual" {
+			out = append(out, d)
 		}
 	}
 	return out
@@ -216,6 +216,8 @@ func (c *chooser) none(indexes []int, fits []*Candidate) error {
 	offer := c.offer()
 	if h.equal(Hints{Prefer: h.Prefer}) {
 		switch {
+		case len(fits) == 0 && len(offer) == 0 && len(c.taken) == 0:
+			return refuse("this machine has no disk but virtual ones, which are taken only when they are named with imgbuild.disk=")
 		case len(fits) == 0 && len(offer) == 0:
 			return refuse("no disk is left for %s; all that the machine has are taken by other disks of the layout", c.names(indexes))
 		case len(fits) == 0:

@@ -103,6 +103,8 @@ func TestWhatIsNotClearIsRefused(t *testing.T) {
 		"disks with different purposes":       {Layout{Disks: []Disk{{Group: "a"}, {Group: "b"}}}, nil, rack()[:2], []string{"disk1 is one disk, and 2 fit"}},
 		"no disk":                             {Layout{}, nil, nil, []string{"this machine has no disk that the kernel knows"}},
 		"only disks that have to be named":    {Layout{}, nil, rack()[5:], []string{"no disk may be taken for disk1 without being named", "4C53: /dev/sdd (Ultra Fit, serial 4C53, 59.6 GiB, usb); it is on USB", "it is read-only; it is on USB"}},
+		"only virtual disks":                  {Layout{}, nil, []Candidate{{ID: "loop0", Path: "/dev/loop0", Transport: "virtual", Unfit: "it is a virtual device"}}, []string{"no disk but virtual ones"}},
+		"a disk less than the layout has":     {Layout{Disks: []Disk{{Match: Hints{Serial: "S661"}, Group: "a"}, {Group: "b"}}}, nil, rack()[2:3], []string{"no disk is left for disk2"}},
 		"a mirror on one disk":                {Layout{Preset: Mirror}, nil, rack()[4:], []string{"disk1 and disk2 need 2 disks and 1 may be taken without being named"}},
 		"hints that fit nothing":              {one(Hints{Size: "2TB"}), nil, rack(), []string{`match: {size: "2TB"} of disk1 fits 0 disks of the machine and 1 are needed`, "\n  S661: "}},
 		"hints of a kind do not name":         {one(Hints{Transport: "usb"}), nil, rack(), []string{"fits 0 disks"}},
