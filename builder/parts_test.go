@@ -13,7 +13,6 @@ import (
 	"imgbuild/builder/progress"
 	"imgbuild/builder/tree"
 	"imgbuild/image"
-	"imgbuild/image/layout"
 	"imgbuild/profiles"
 )
 
@@ -144,25 +143,6 @@ func TestNearMissesAreSuggested(t *testing.T) {
 		if got := nearest(name, names); got != want {
 			t.Errorf("%s suggests %q, want %q", name, got, want)
 		}
-	}
-}
-
-func TestTheLayoutFollowsTheProfileAndTheImage(t *testing.T) {
-	d := layout.Layout{Filesystem: "xfs", BootSize: "1GiB", ESPSize: "256MiB", MountOptions: "noatime"}
-	l, err := layoutOf(d, 3<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Validate(); err != nil {
-		t.Error(err)
-	}
-	root := l.Partitions[3]
-	if l.Partitions[1].SizeMiB != 256 || l.Partitions[2].SizeMiB != 1024 || root.MinMiB != 4096+1024 || root.FS != "xfs" || root.Options != "noatime" {
-		t.Errorf("the layout is %+v", l)
-	}
-	d.RootMin = "20GiB"
-	if l, err = layoutOf(d, 3<<30); err != nil || l.Partitions[3].MinMiB != 20480 {
-		t.Errorf("root_min gives %+v, %v", l.Partitions[3], err)
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 	"imgbuild/builder/configure"
 	"imgbuild/builder/progress"
 	"imgbuild/image"
-	"imgbuild/image/layout"
 	"imgbuild/profiles"
 )
 
@@ -37,9 +36,7 @@ func (b *build) writeManifest(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	if b.manifest, err = b.newManifest(lock); err != nil {
-		return outcome{}, err
-	}
+	b.manifest = b.newManifest(lock)
 	data, err := b.manifest.Marshal()
 	if err != nil {
 		return outcome{}, fmt.Errorf("write the manifest: %w", err)
@@ -132,52 +129,14 @@ func bootScript(p *profiles.Profile) string {
 	return "#!ipxe\n# " + p.Name + " " + p.Version + "\nset base ${cwduri}\nisset ${base} || set base ${filename}/../\nkernel " + image.KernelFile + " " + strings.Join(args, " ") + "\ninitrd " + image.InitramfsFile + "\nboot\n"
 }
 
-func (b *build) newManifest(lock []byte) (*image.Manifest, error) {
+func (b *build) newManifest(lock []byte) *image.Manifest {
 	p := b.o.Profile
-	var fixed image.Layout
-	if p.Layout.Preset == layout.Simple {
-		var err error
-		if fixed, err = layoutOf(p.Layout, b.unpacked); err != nil {
-			return nil, err
-		}
-	}
 	return &image.Manifest{
 		Schema: image.Schema, Name: p.Name, Version: p.Version, Arch: p.Arch, Distro: b.distro,
 		KernelRelease: b.release, KernelArgs: configure.Arguments(p), LockDigest: fmt.Sprintf("%x", sha256.Sum256(lock)),
 		SELinux: p.System.SELinux, NetworkFormat: image.NetworkFormat(p.System.Network), Created: b.date.Unix(),
-		Layout: p.LayoutFor(), Tools: b.toolNames(), FixedLayout: fixed, BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
-	}, nil
-}
-
-// layoutOf is the default layout: BIOS boot, ESP, /boot and root. Root takes the rest of the disk, and is at least a third
-// larger than what is unpacked, with a GiB to live in.
-func layoutOf(d layout.Layout, unpacked int64) (image.Layout, error) {
-	const mib = 1 << 20
-	size := func(key string, s layout.Size) (int64, error) {
-		n, err := profiles.ParseSize(string(s))
-		if err != nil {
-			return 0, fmt.Errorf("layout.%s: %w", key, err)
-		}
-		return n / mib, nil
+		Layout: p.LayoutFor(), Tools: b.toolNames(), BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
 	}
-	boot, err1 := size("boot_size", d.BootSize)
-	esp, err2 := size("esp_size", d.ESPSize)
-	root := unpacked*4/3/mib + 1024
-	var err3 error
-	if d.RootMin != "" {
-		root, err3 = size("root_min", d.RootMin)
-	}
-	options := d.MountOptions
-	if options == "defaults" {
-		options = ""
-	}
-	l := image.Layout{Partitions: []image.Partition{
-		{Name: "biosboot", Role: image.RoleBIOSBoot, SizeMiB: 1},
-		{Name: "esp", Role: image.RoleESP, SizeMiB: esp, FS: "vfat", Label: "ESP", Mount: "/boot/efi", Options: "umask=0077,shortname=winnt"},
-		{Name: "boot", Role: image.RoleBoot, SizeMiB: boot, FS: "ext4", Label: "boot", Mount: "/boot"},
-		{Name: "root", Role: image.RoleRoot, MinMiB: root, FS: d.Filesystem, Label: "root", Mount: "/", Options: options},
-	}}
-	return l, errors.Join(err1, err2, err3)
 }
 
 // publish moves the complete release into its place in one step, and remembers what it was built from.

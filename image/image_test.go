@@ -10,16 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-func sampleLayout() Layout {
-	return Layout{Partitions: []Partition{
-		{Name: "biosboot", Role: RoleBIOSBoot, SizeMiB: 1},
-		{Name: "esp", Role: RoleESP, SizeMiB: 512, FS: "vfat", Label: "ESP", Mount: "/boot/efi", Options: "umask=0077,shortname=winnt"},
-		{Name: "boot", Role: RoleBoot, SizeMiB: 1024, FS: "ext4", Label: "boot", Mount: "/boot"},
-		{Name: "root", Role: RoleRoot, MinMiB: 2048, FS: "xfs", Label: "root", Mount: "/"},
-	}}
-}
+	"imgbuild/image/layout"
+)
 
 func sample(t testing.TB, rootfs []byte) *Manifest {
 	t.Helper()
@@ -32,7 +25,7 @@ func sample(t testing.TB, rootfs []byte) *Manifest {
 		Distro:        Distro{ID: "centos", Name: "CentOS Stream 9", Release: "9"},
 		KernelRelease: "5.14.0-503.el9.x86_64", KernelArgs: []string{"console=tty0", "quiet"},
 		LockDigest: strings.Repeat("0", 64), SELinux: "enforcing", NetworkFormat: NMKeyfile, Created: 1,
-		FixedLayout:   sampleLayout(),
+		Layout: layout.Layout{Preset: layout.LVM, Filesystem: "ext4"}, Tools: []string{"lvm"},
 		BootLoader:    BootLoader{Extlinux: &Extlinux{}, GRUB: &GRUB{Loader: "/boot/efi/EFI/centos/grubx64.efi", ConfigDir: "EFI/centos", Label: "CentOS Stream"}},
 		UnpackedBytes: 1 << 30,
 		Files:         map[string]File{RootfsFile: f},
@@ -107,23 +100,19 @@ func TestManifestsThatContradictThemselvesAreRefused(t *testing.T) {
 		change func(*Manifest)
 		says   string
 	}{
-		"a newer schema":                     {func(m *Manifest) { m.Schema = 3 }, "schema 3"},
-		"a name that climbs out":             {func(m *Manifest) { m.Name = "../x" }, "name"},
-		"a version with a slash":             {func(m *Manifest) { m.Version = "1/2" }, "version"},
-		"an unknown arch":                    {func(m *Manifest) { m.Arch = "vax" }, "arch"},
-		"a kernel release that climbs out":   {func(m *Manifest) { m.KernelRelease = "../../x" }, "kernel release"},
-		"a kernel argument with a line end":  {func(m *Manifest) { m.KernelArgs = []string{"a\nb"} }, "kernel argument"},
-		"no rootfs":                          {func(m *Manifest) { m.Files = nil }, "rootfs.squashfs"},
-		"a file name with a slash":           {func(m *Manifest) { m.Files["a/b"] = m.Files[RootfsFile] }, "not a plain name"},
-		"a chunk table that is too short":    {func(m *Manifest) { m.Files[RootfsFile].Chunks.Digests = nil }, "digests"},
-		"a chunk size of its own":            {func(m *Manifest) { m.Files[RootfsFile].Chunks.Size = 1 }, "chunks have 1 bytes"},
-		"two roots":                          {func(m *Manifest) { m.FixedLayout.Partitions[2].Role = RoleRoot }, "there twice"},
-		"the rest of the disk in the middle": {func(m *Manifest) { m.FixedLayout.Partitions[1].SizeMiB = 0 }, "not the last"},
-		"a label that XFS cannot hold":       {func(m *Manifest) { m.FixedLayout.Partitions[3].Label = "thirteen chars" }, "longer than 12"},
-		"a mount point with a blank":         {func(m *Manifest) { m.FixedLayout.Partitions[2].Mount = "/bo ot" }, "mount point"},
-		"an unknown file system":             {func(m *Manifest) { m.FixedLayout.Partitions[3].FS = "zfs" }, "none of xfs"},
-		"an unknown SELinux mode":            {func(m *Manifest) { m.SELinux = "maybe" }, "selinux"},
-		"an empty tree":                      {func(m *Manifest) { m.UnpackedBytes = 0 }, "unpacked size"},
+		"a newer schema":                    {func(m *Manifest) { m.Schema = 3 }, "schema 3"},
+		"a name that climbs out":            {func(m *Manifest) { m.Name = "../x" }, "name"},
+		"a version with a slash":            {func(m *Manifest) { m.Version = "1/2" }, "version"},
+		"an unknown arch":                   {func(m *Manifest) { m.Arch = "vax" }, "arch"},
+		"a kernel release that climbs out":  {func(m *Manifest) { m.KernelRelease = "../../x" }, "kernel release"},
+		"a kernel argument with a line end": {func(m *Manifest) { m.KernelArgs = []string{"a\nb"} }, "kernel argument"},
+		"no rootfs":                         {func(m *Manifest) { m.Files = nil }, "rootfs.squashfs"},
+		"a file name with a slash":          {func(m *Manifest) { m.Files["a/b"] = m.Files[RootfsFile] }, "not a plain name"},
+		"a chunk table that is too short":   {func(m *Manifest) { m.Files[RootfsFile].Chunks.Digests = nil }, "digests"},
+		"a chunk size of its own":           {func(m *Manifest) { m.Files[RootfsFile].Chunks.Size = 1 }, "chunks have 1 bytes"},
+		"a layout that is none":             {func(m *Manifest) { m.Layout.Preset = "sumple" }, "preset"},
+		"an unknown SELinux mode":           {func(m *Manifest) { m.SELinux = "maybe" }, "selinux"},
+		"an empty tree":                     {func(m *Manifest) { m.UnpackedBytes = 0 }, "unpacked size"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := sample(t, []byte("x"))

@@ -58,8 +58,6 @@ type Manifest struct {
 	// Layout is what becomes of the disks when nobody says otherwise. Where it says nothing of root's least size, that follows
 	// from UnpackedBytes.
 	Layout layout.Layout `json:"layout"`
-	// FixedLayout is what installers make that know no other; it goes when the last of them has learned the other.
-	FixedLayout Layout `json:"fixedLayout,omitzero"`
 	// Tools are the programs that the initramfs carries, by name, as layout.Tools has them: what a layout needs beyond them
 	// cannot be made with this release.
 	Tools []string `json:"tools,omitempty"`
@@ -273,11 +271,6 @@ func (m *Manifest) Validate() error {
 	}
 	if err := m.Layout.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("manifest: %w", err))
-	}
-	if len(m.FixedLayout.Partitions) > 0 {
-		if err := m.FixedLayout.Validate(); err != nil {
-			errs = append(errs, err)
-		}
 	}
 	for name, f := range m.Files {
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00\n") {

@@ -3,6 +3,7 @@ package profiles
 import (
 	"reflect"
 	"slices"
+	"strconv"
 
 	"imgbuild/image/layout"
 	"imgbuild/profiles/strict"
@@ -125,6 +126,11 @@ func (x *crossChecker) layout() {
 	}
 	if l.Firmware.HasBIOS() {
 		x.contradict([]string{"layout", "firmware"}, []string{"arch"}, "layout.firmware is %s, and aarch64 has no BIOS; take auto or uefi", l.Firmware)
+	}
+	for i, t := range x.p.Initramfs.Tools {
+		if t == "extlinux" || t == "grub2-mkimage" {
+			x.contradict([]string{"initramfs", "tools", strconv.Itoa(i)}, []string{"arch"}, "initramfs.tools has %s, which is for BIOS, and aarch64 has none; take it out", t)
+		}
 	}
 	if l.BIOSLoader != layout.AutoLoader && !x.isBad("layout", "bios_loader") {
 		x.contradict([]string{"layout", "bios_loader"}, []string{"arch"}, "layout.bios_loader is %s, and aarch64 has no BIOS; take it out", l.BIOSLoader)

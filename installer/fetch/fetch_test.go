@@ -170,8 +170,7 @@ func release(t *testing.T, rootfs []byte) (manifest, signature []byte, key image
 	}
 	m := &image.Manifest{Schema: image.Schema, Name: "demo", Version: "1", Arch: "x86_64", KernelRelease: "6.1.0",
 		SELinux: "disabled", NetworkFormat: image.NMKeyfile, UnpackedBytes: 1,
-		FixedLayout: image.Layout{Partitions: []image.Partition{{Name: "root", Role: image.RoleRoot, FS: "ext4", Mount: "/"}}},
-		Files:       map[string]image.File{image.RootfsFile: file}}
+		Files: map[string]image.File{image.RootfsFile: file}}
 	raw, err := m.Marshal()
 	if err != nil {
 		t.Fatal(err)

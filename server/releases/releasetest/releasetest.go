@@ -92,8 +92,7 @@ func manifest(r Release) *image.Manifest {
 		Schema: image.Schema, Name: r.Name, Version: r.Version, Arch: r.Arch, KernelRelease: "5.14.0-1.el9." + r.Arch,
 		Distro: image.Distro{ID: "centos", Name: "CentOS Stream 9", Release: "9"}, KernelArgs: r.KernelArgs,
 		LockDigest: fmt.Sprintf("%x", sha256.Sum256(nil)), SELinux: "enforcing", NetworkFormat: image.NMKeyfile, Created: r.Created, UnpackedBytes: 1 << 20,
-		FixedLayout: image.Layout{Partitions: []image.Partition{{Name: "root", Role: image.RoleRoot, FS: "xfs", Label: "root", Mount: "/"}}},
-		Layout:      r.Layout, Tools: r.Tools,
+		Layout: r.Layout, Tools: r.Tools,
 		Files: map[string]image.File{},
 	}
 }
