@@ -38,27 +38,31 @@ func (e choiceError) Error() string        { return string(e) }
 func (e choiceError) Is(target error) bool { return target == layout.ErrChoice }
 
 // survey finds the machine's disks and looks at what is on them. It only reads. Virtual disks are not looked at, as there may
-// be thousands of loop devices, unless they are named.
+// be thousands of loop devices, unless they are named or chosen.
 func (r *run) survey() error {
-	disks, err := disk.Inventory(r.System.Sys, r.System.MountInfo)
-	if err != nil {
+	var err error
+	if r.disks, err = disk.Inventory(r.System.Sys, r.System.MountInfo); err != nil {
 		return err
 	}
 	r.looks = map[string]*look{}
-	r.candidates = disk.Candidates(disks)
-	for i, d := range disks {
-		c := r.candidates[i]
-		if d.Transport == "virtual" && !r.named(c) {
-			continue
+	r.candidates = disk.Candidates(r.disks)
+	for i, c := range r.candidates {
+		if r.disks[i].Transport != "virtual" || r.named(c) {
+			r.look(i)
 		}
-		l := &look{disk: d, candidate: c}
-		if l.err = l.inspect(); l.err != nil {
-			r.Report.Warn("%v", l.err) // an error only if the disk is chosen
-		}
-		c.Found = strings.Join(l.holds(), "; ")
-		r.looks[c.ID], r.candidates[i] = l, c
 	}
 	return nil
+}
+
+// look looks at one of the disks.
+func (r *run) look(i int) *look {
+	l := &look{disk: r.disks[i], candidate: r.candidates[i]}
+	if l.err = l.inspect(); l.err != nil {
+		r.Report.Warn("%v", l.err) // an error only if the disk is chosen
+	}
+	l.candidate.Found = strings.Join(l.holds(), "; ")
+	r.looks[l.candidate.ID], r.candidates[i] = l, l.candidate
+	return l
 }
 
 // named reports whether an argument means the disk.
@@ -117,8 +121,11 @@ func (l *look) readSeal() error {
 	default:
 		return nil
 	}
-	l.found = slices.DeleteFunc(l.found, func(f probe.Finding) bool { return number > 0 && f.Partition == number })
-	l.found = append(l.found, found)
+	if i := slices.IndexFunc(l.found, func(f probe.Finding) bool { return number > 0 && f.Partition == number }); i >= 0 {
+		l.found[i] = found
+	} else {
+		l.found = append(l.found, found)
+	}
 	return nil
 }
 
@@ -160,7 +167,7 @@ func (r *run) choose(ctx context.Context) error {
 	for _, c := range append(disks[:len(disks):len(disks)], data...) {
 		l := r.looks[c.ID]
 		if l == nil {
-			return fmt.Errorf("choose disks: %s was not looked at", c.Path)
+			l = r.look(slices.IndexFunc(r.candidates, func(o layout.Candidate) bool { return o.ID == c.ID }))
 		}
 		if l.err != nil {
 			return l.err

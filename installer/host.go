@@ -43,6 +43,12 @@ func (r *run) configureHost(ctx context.Context, root *os.Root) error {
 	if added || data {
 		r.Report.Info("the installed system has something to do when it starts for the first time")
 	}
+	if err != nil {
+		return err
+	}
+	if added, err = target.DataDisks(root, r.scheme, r.ids, r.System.Program); added {
+		r.Report.Info("the installed system formats its data disks when it starts for the first time")
+	}
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ type loop struct {
 	dev    string
 	size   int64
 	sector int
+	keeps  bool // its partition table has what is kept at any time
 }
 
 func newLoop(t *testing.T, size int64, sector int) *loop {
@@ -136,7 +138,8 @@ func (d *loop) digest() string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// bootable says whether firmware would look at the disk at all.
+// bootable says whether firmware would look at the disk at all; where something is kept, whether it would find anything to
+// start there.
 func (d *loop) bootable() bool {
 	d.t.Helper()
 	f, err := os.Open(d.dev)
@@ -148,5 +151,14 @@ func (d *loop) bootable() bool {
 	if _, err := io.ReadFull(f, b); err != nil {
 		d.t.Fatal(err)
 	}
-	return b[510] == 0x55 && b[511] == 0xaa
+	if b[510] != 0x55 || b[511] != 0xaa || !d.keeps {
+		return b[510] == 0x55 && b[511] == 0xaa
+	}
+	if !bytes.HasPrefix(b, []byte{0xcd, 0x18}) || len(bytes.Trim(b[5:440], "\x00")) > 0 { // int 18h: try the next disk
+		return true
+	}
+	t, err := gpt.Read(f, d.size)
+	return err == nil && slices.ContainsFunc(t.Partitions, func(p gpt.Partition) bool {
+		return p.Attributes != 0 || p.Type.String() == "c12a7328-f81f-11d2-ba4b-00a0c93ec93b" // ESP
+	})
 }

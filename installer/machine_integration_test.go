@@ -231,6 +231,7 @@ func (m *machine) makeRelease() {
 	put("boot/efi/EFI/test/shimx64.efi", "the shim", 0o700)
 	put("boot/efi/EFI/test/mmx64.efi", "the key manager", 0o700)
 	put("boot/efi/EFI/test/grubx64.efi", strings.Repeat("grub", 500_000), 0o700)
+	put("srv/www/index.html", "hello\n", 0o644)
 	put("usr/bin/su", "setuid", 0o755|os.ModeSetuid)
 	put("usr/share/big", string(bytes.Repeat([]byte("0123456789abcdef"), 1<<18)), 0o644)
 	for _, d := range []string{"proc", "sys", "dev", "run", "tmp", "root"} {

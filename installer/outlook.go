@@ -46,9 +46,10 @@ func (r *run) outlook(refused error) *plan.Outlook {
 				d.Use = useKept
 				fmt.Fprintf(&kept, "  of %s: %s\n", l.short(), strings.Join(keeps, ", "))
 			}
-			if s.Kept != nil {
+			switch {
+			case s.Kept != nil:
 				d.Use = useUntouched
-			} else {
+			case len(lost) > 0 || len(keeps) == 0:
 				list(&erased, l, lost)
 			}
 		} else {

@@ -27,7 +27,8 @@ type run struct {
 	layout         layout.Layout
 	memory         budget
 
-	candidates []layout.Candidate // all disks of the machine
+	disks      []disk.Disk        // all of the machine
+	candidates []layout.Candidate // the same ones
 	looks      map[string]*look   // by Candidate.ID
 	chosen     []*look
 	found      []layout.Existing // what the layout may keep

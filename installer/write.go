@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"imgbuild/image"
-	"imgbuild/image/layout"
 	"imgbuild/image/seal"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/bootloader"
@@ -96,7 +95,7 @@ func (r *run) target() bootloader.Target {
 	if r.made != nil {
 		t.Node = r.made.Node
 	}
-	if r.on("/boot").Mount != "/boot" {
+	if r.scheme.On("/boot") == nil {
 		t.BootPrefix = "/boot"
 	}
 	return t
@@ -105,19 +104,13 @@ func (r *run) target() bootloader.Target {
 // args are all arguments of the installed kernel.
 func (r *run) args() []string { return bootloader.Arguments(r.manifest, r.scheme, r.ids) }
 
-// on is the file system that a directory of the installed system lies on.
-func (r *run) on(dir string) layout.Filesystem {
-	var best layout.Filesystem
-	for _, f := range r.scheme.Filesystems() {
-		if within := f.Mount == "/" || f.Mount == dir || f.Mount != "" && strings.HasPrefix(dir, f.Mount+"/"); within && len(f.Mount) > len(best.Mount) {
-			best = f
-		}
+// idOf is the identifier of the file system that is mounted at a mount point; empty if none is.
+func (r *run) idOf(mount string) string {
+	if f := r.scheme.On(mount); f != nil {
+		return r.ids.FS(f.Device)
 	}
-	return best
+	return ""
 }
-
-// idOf is the identifier of the file system that a directory lies on.
-func (r *run) idOf(dir string) string { return r.ids.FS(r.on(dir).Device) }
 
 // configure makes the tree the system of these disks, and of this host.
 func (r *run) configure(ctx context.Context) error {

@@ -79,7 +79,7 @@ func commitOrder(disks []*work) []*work {
 	var data, boot []*work
 	for _, w := range disks {
 		switch {
-		case w.table == nil || w.later:
+		case w.table == nil:
 		case w.Boot:
 			boot = append([]*work{w}, boot...)
 		default:

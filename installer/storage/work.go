@@ -26,7 +26,7 @@ type work struct {
 	layout.SchemeDisk
 	disk  disk.Disk
 	open  func() (device, error)
-	later bool // the installed system formats it: it gets no table, only what it holds goes
+	later bool // the installed system formats it: it gets its table, and no file system
 	// table is the new one and interim the one with nothing but what is kept, nil where nothing is.
 	table, interim table
 	old            []probe.Part // partitions that the disk has now
