@@ -26,6 +26,9 @@ func (t *Tool) Logs(ctx context.Context, sn string, o LogOptions) error {
 		if err != nil && !client.NotFound(err) {
 			return fmt.Errorf("read the log of %s: %w", sn, err)
 		}
+		if installs := slices.DeleteFunc(slices.Clone(orders), func(o registry.Order) bool { return o.Preview }); len(installs) > 0 {
+			orders = installs
+		}
 		if len(orders) > 0 {
 			q.Order = slices.MaxFunc(orders, func(a, b registry.Order) int { return a.Created.Compare(b.Created) }).ID
 		}

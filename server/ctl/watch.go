@@ -176,7 +176,7 @@ func hand[T any](ctx context.Context, to chan<- T, v T) error {
 
 // begins reports whether an event is of an installation, so that a host it is about is one that installs.
 func begins(e registry.Event) bool {
-	return e.Machine != nil || slices.Contains([]string{"ordered", "claimed", "queued", "started", "found"}, e.Kind)
+	return !e.Preview && (e.Machine != nil || slices.Contains([]string{"ordered", "claimed", "queued", "started", "found"}, e.Kind))
 }
 
 // event takes in one event; a host that is not known yet is asked for, once until it changes.

@@ -26,8 +26,8 @@ func (t *tx) flush(ctx context.Context) error {
 	}
 	id := last - int64(len(t.events))
 	for chunk := range slices.Chunk(t.events, 100) {
-		query := `INSERT INTO events (id, at, sn, order_id, kind, person, message, machine) VALUES (?, ?, ?, ?, ?, ?, ?, ?)` + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?)`, len(chunk)-1)
-		args := make([]any, 0, 8*len(chunk))
+		query := `INSERT INTO events (id, at, sn, order_id, kind, person, message, machine, preview) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)` + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?, ?)`, len(chunk)-1)
+		args := make([]any, 0, 9*len(chunk))
 		for _, e := range chunk {
 			id++
 			if e.Time.IsZero() {
@@ -41,7 +41,7 @@ func (t *tx) flush(ctx context.Context) error {
 				}
 				machine = string(data)
 			}
-			args = append(args, id, stamp(e.Time), clean(e.SN), clean(e.Order), clean(e.Kind), clean(e.By), clean(e.Text), machine)
+			args = append(args, id, stamp(e.Time), clean(e.SN), clean(e.Order), clean(e.Kind), clean(e.By), clean(e.Text), machine, flag(e.Preview))
 		}
 		if _, err := t.exec(ctx, query, args...); err != nil {
 			return err
@@ -53,12 +53,12 @@ func (t *tx) flush(ctx context.Context) error {
 
 func scanEvent(row scanner) (Event, error) {
 	var e Event
-	var at int64
+	var at, preview int64
 	var machine string
-	if err := row.Scan(&e.ID, &at, &e.SN, &e.Order, &e.Kind, &e.By, &e.Text, &machine); err != nil {
+	if err := row.Scan(&e.ID, &at, &e.SN, &e.Order, &e.Kind, &e.By, &e.Text, &machine, &preview); err != nil {
 		return e, err
 	}
-	e.Time = moment(at)
+	e.Time, e.Preview = moment(at), preview != 0
 	if machine != "" {
 		e.Machine = new(plan.Event)
 		if err := json.Unmarshal([]byte(machine), e.Machine); err != nil {
@@ -95,7 +95,7 @@ type EventFilter struct {
 
 // Events returns events in the order in which they happened.
 func (s *Store) Events(ctx context.Context, f EventFilter) (list []Event, err error) {
-	query, args := `SELECT id, at, sn, order_id, kind, person, message, machine FROM events WHERE id > ?`, []any{f.After}
+	query, args := `SELECT id, at, sn, order_id, kind, person, message, machine, preview FROM events WHERE id > ?`, []any{f.After}
 	if f.SN != "" {
 		query += ` AND sn = ?`
 		args = append(args, f.SN)

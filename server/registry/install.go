@@ -98,7 +98,7 @@ func (s *Store) Consume(ctx context.Context, order, digest string, now time.Time
 			digest, stamp(now), stamp(now), turn, share(&h.Host), order); err != nil {
 			return err
 		}
-		t.append(Event{SN: o.SN, Order: order, Kind: "claimed", Text: "the machine has booted and taken the order"})
+		t.append(Event{SN: o.SN, Order: order, Preview: o.Preview, Kind: "claimed", Text: "the machine has booted and taken the order"})
 		o, err = t.order(ctx, order)
 		return err
 	})
@@ -170,12 +170,18 @@ func (t *tx) reported(ctx context.Context, o *Order, e plan.Event, now time.Time
 	found := e.Outlook
 	e.Outlook = nil // it is the order's, and not the diary's
 	e.Text = clean(e.Text)
+	if e.Kind == plan.KindPreview && found != nil && o.Preview {
+		e.Text = "what an installation would do is known"
+		if found.Refused != "" {
+			e.Text = "an installation would be refused: " + clean(found.Refused)
+		}
+	}
 	switch e.Kind {
 	case plan.KindStep, plan.KindProgress, plan.KindInfo, plan.KindWarn, plan.KindFailed, plan.KindDone, plan.KindPreview:
 	default:
 		e.Kind = plan.KindInfo // the diary's other kinds are the server's words
 	}
-	t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(e.Kind), Text: e.Text, Machine: &e})
+	t.append(Event{Time: now, SN: o.SN, Order: o.ID, Preview: o.Preview, Kind: string(e.Kind), Text: e.Text, Machine: &e})
 	if o.State != OrderConsumed {
 		return nil
 	}
@@ -188,7 +194,7 @@ func (t *tx) reported(ctx context.Context, o *Order, e plan.Event, now time.Time
 	case e.Kind == plan.KindPreview && o.Preview && found != nil:
 		text, err := outlookText(*found)
 		if err != nil {
-			t.append(Event{Time: now, SN: o.SN, Order: o.ID, Kind: string(plan.KindFailed), Text: "the preview cannot be kept: " + err.Error()})
+			t.append(Event{Time: now, SN: o.SN, Order: o.ID, Preview: o.Preview, Kind: string(plan.KindFailed), Text: "the preview cannot be kept: " + err.Error()})
 			return t.settle(ctx, o, OrderFailed, Failed, "", now)
 		}
 		return t.settle(ctx, o, OrderDone, Installed, text, now)
@@ -225,7 +231,7 @@ func (t *tx) find(ctx context.Context, o *Order) error {
 		return err
 	}
 	o.State, o.Lost, o.Ended = OrderConsumed, false, time.Time{}
-	t.append(Event{SN: o.SN, Order: o.ID, Kind: "found", Text: "the machine is heard again: it goes on"})
+	t.append(Event{SN: o.SN, Order: o.ID, Preview: o.Preview, Kind: "found", Text: "the machine is heard again: it goes on"})
 	return nil
 }
 

@@ -107,7 +107,7 @@ func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Ord
 		if err := t.moveHost(ctx, &made, Ordered); err != nil {
 			return err
 		}
-		t.append(Event{SN: o.SN, Order: made.ID, Kind: "ordered", By: made.By, Text: fmt.Sprintf("%s ordered: %s; the order waits until %s",
+		t.append(Event{SN: o.SN, Order: made.ID, Preview: made.Preview, Kind: "ordered", By: made.By, Text: fmt.Sprintf("%s ordered: %s; the order waits until %s",
 			made.what(), made.Reason, made.Expires.UTC().Format(time.RFC3339))})
 		order, err = t.order(ctx, made.ID)
 		return err
@@ -272,7 +272,7 @@ func (t *tx) end(ctx context.Context, o *Order, state OrderState, host State, no
 	if err := t.moveHost(ctx, o, host); err != nil {
 		return err
 	}
-	e.SN, e.Order = o.SN, o.ID
+	e.SN, e.Order, e.Preview = o.SN, o.ID, o.Preview
 	t.append(e)
 	return nil
 }

@@ -70,7 +70,7 @@ func TestAPreviewLeavesItsHostAsItIs(t *testing.T) {
 			t.Errorf("%+v, %v", o, err)
 		}
 		diary, err := s.Events(ctx, EventFilter{Order: o.ID, Kinds: []string{"ordered", "started", "preview"}})
-		if err != nil || len(diary) != 4 || !strings.HasPrefix(diary[0].Text, "a preview of web/1.0 ordered") || diary[1].Text != "the preview of web/1.0 starts" || diary[3].Machine == nil || diary[3].Machine.Outlook != nil {
+		if err != nil || len(diary) != 4 || !strings.HasPrefix(diary[0].Text, "a preview of web/1.0 ordered") || diary[1].Text != "the preview of web/1.0 starts" || diary[2].Text != "said" || diary[3].Text != "an installation would be refused: it is mounted" || !diary[3].Preview || diary[3].Machine == nil || diary[3].Machine.Outlook != nil {
 			t.Errorf("%+v, %v", diary, err)
 		}
 	})

@@ -90,7 +90,7 @@ func (s *Store) StartOrder(ctx context.Context, id, tokenDigest string, limits S
 		if o.Preview {
 			text = "the preview of " + o.Image + " starts"
 		}
-		t.append(Event{SN: o.SN, Order: id, Kind: "started", Text: text})
+		t.append(Event{SN: o.SN, Order: id, Preview: o.Preview, Kind: "started", Text: text})
 		return t.moveHost(ctx, o, Installing)
 	})
 	return place, err

@@ -156,6 +156,8 @@ type Event struct {
 	Time  time.Time `json:"time"`
 	SN    string    `json:"sn,omitempty"`
 	Order string    `json:"order,omitempty"`
+	// Preview is true of what happens to an order for a preview: nothing of it shows in the host's state.
+	Preview bool `json:"preview,omitempty"`
 	// Kind is one of plan's kinds, or one of the server's: registered, changed, deleted, ordered, cancelled, expired, claimed,
 	// queued, started, lost, booted, refused, decided, …
 	Kind string `json:"kind"`

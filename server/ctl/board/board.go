@@ -125,10 +125,16 @@ func (b *Board) Apply(e registry.Event) (line string) {
 	if r == nil {
 		return ""
 	}
-	r.Seen = e.Time
-	if e.Machine != nil {
+	switch {
+	case e.Preview: // the host stays as it is
+		if line = diary.Sentence(e); e.Kind == string(plan.KindProgress) || e.Kind == "decided" {
+			return ""
+		}
+	case e.Machine != nil:
+		r.Seen = e.Time
 		line = r.machine(e)
-	} else {
+	default:
+		r.Seen = e.Time
 		line = r.server(e)
 	}
 	if line == "" {

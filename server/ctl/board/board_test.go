@@ -119,3 +119,23 @@ func TestLongSilenceIsShown(t *testing.T) {
 		t.Error(cells)
 	}
 }
+
+func TestAPreviewDoesNotShowInItsHostsRow(t *testing.T) {
+	b := New([]string{"SN1"}, "")
+	b.Host(registry.Host{SN: "SN1", State: registry.Installed})
+	before := b.Rows()[0]
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, e := range []registry.Event{
+		{Kind: "ordered", Text: "a preview of web/1 ordered"}, {Kind: "claimed", Text: "the machine has booted"}, {Kind: "started", Text: "the preview starts"},
+		{Kind: "step", Text: "looks", Machine: &plan.Event{Kind: plan.KindStep, Text: "looks"}}, {Kind: "lost", Text: "silent"}, {Kind: "found", Text: "heard"},
+		{Kind: "failed", Text: "no", Machine: &plan.Event{Kind: plan.KindFailed, Text: "no"}},
+	} {
+		e.SN, e.Preview, e.Time = "SN1", true, at
+		if line := b.Apply(e); line == "" {
+			t.Errorf("%s is not told", e.Kind)
+		}
+	}
+	if after := b.Rows()[0]; after != before {
+		t.Errorf("the row was %+v and is %+v", before, after)
+	}
+}

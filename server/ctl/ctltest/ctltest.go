@@ -175,7 +175,7 @@ func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (
 	e.Seq, e.Time, e.Kind = s.seq[o.ID], now, plan.Kind(action)
 	if e.Kind == plan.KindPreview {
 		text, refused, _ := strings.Cut(e.Text, "|")
-		e.Text = "it is known what an installation would do"
+		e.Text = refused
 		e.Outlook = &plan.Outlook{Text: text + "\n", Refused: refused, Disks: []plan.OutlookDisk{{Disk: plan.Disk{Path: "/dev/vda", SizeBytes: 10 << 30}, Use: "erased"}}}
 	}
 	_, err = s.Store.Report(ctx, o.ID, []plan.Event{e}, now)

@@ -79,7 +79,7 @@ func (d *Writer) Add(e registry.Event) error {
 		return d.err
 	}
 	d.end()
-	if e.Kind == "ordered" || d.began.IsZero() {
+	if e.Kind == "ordered" && !e.Preview || d.began.IsZero() {
 		d.began = at
 	}
 	d.line(at, Sentence(e))
