@@ -190,9 +190,6 @@ func (r *run) choose(ctx context.Context) error {
 
 // existing is what the layout may keep. The layout knows its disks by name and in order.
 func (r *run) existing(ctx context.Context, disks, data []layout.Candidate) ([]layout.Existing, error) {
-	if err := r.makeScratch(); err != nil {
-		return nil, err
-	}
 	var list []disk.Disk
 	for _, c := range append(disks[:len(disks):len(disks)], data...) {
 		list = append(list, r.looks[c.ID].disk)

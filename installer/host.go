@@ -39,12 +39,8 @@ func (r *run) configureHost(ctx context.Context, root *os.Root) error {
 	if err != nil {
 		return err
 	}
-	data, err := target.DataDisks(root, r.scheme, r.ids, r.System.Program)
-	if added || data {
+	if added {
 		r.Report.Info("the installed system has something to do when it starts for the first time")
-	}
-	if err != nil {
-		return err
 	}
 	if added, err = target.DataDisks(root, r.scheme, r.ids, r.System.Program); added {
 		r.Report.Info("the installed system formats its data disks when it starts for the first time")

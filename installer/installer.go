@@ -67,7 +67,7 @@ type System struct {
 	Transport http.RoundTripper
 }
 
-func (s System) withDefaults() System {
+func (s System) withDefaults(ctx context.Context) System {
 	def := func(p *string, v string) {
 		if *p == "" {
 			*p = v
@@ -81,7 +81,11 @@ func (s System) withDefaults() System {
 	def(&s.EFIVars, nvram.Dir)
 	def(&s.Program, "/proc/self/exe")
 	if s.Mounter == nil {
-		s.Mounter = KernelMounter{}
+		k := KernelMounter{}
+		if s.LoadModule != nil {
+			k.LoadModule = func(name string) error { return s.LoadModule(ctx, name) }
+		}
+		s.Mounter = k
 	}
 	return s
 }
@@ -105,7 +109,7 @@ const (
 // has no error: what would stop the installation is in the outlook.
 func Run(ctx context.Context, c Config) (Result, error) {
 	r := &run{Config: c, steps: Steps}
-	r.System = c.System.withDefaults()
+	r.System = c.System.withDefaults(ctx)
 	if c.Args.Mode == cmdline.ModePreview {
 		r.steps = previewSteps
 	}

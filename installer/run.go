@@ -54,6 +54,10 @@ func (r *run) all(ctx context.Context) (Result, error) {
 	if err := r.getManifest(ctx); err != nil {
 		return Result{}, err
 	}
+	if err := r.makeScratch(); err != nil {
+		return Result{}, err
+	}
+	defer r.removeScratch()
 	refused := r.prepare(ctx)
 	outlook := r.outlook(refused)
 	if refused == nil || r.Args.Mode == cmdline.ModePreview {
@@ -65,10 +69,10 @@ func (r *run) all(ctx context.Context) (Result, error) {
 		if err := context.Cause(ctx); err != nil {
 			return Result{}, fmt.Errorf("preview: %w", err)
 		}
-		return Result{Done: r.Args.Done, Outlook: outlook}, r.removeScratch()
+		return Result{Done: r.Args.Done, Outlook: outlook}, nil
 	}
 	if refused != nil {
-		return Result{}, errors.Join(refused, r.removeScratch())
+		return Result{}, refused
 	}
 	if r.BeforeWrite != nil {
 		if err := r.BeforeWrite(ctx); err != nil {
@@ -144,9 +148,6 @@ func (r *run) cleanUp(ctx context.Context, err error) error {
 	if left == nil && r.made != nil {
 		left = r.made.Stop(context.WithoutCancel(ctx))
 	}
-	if rm := r.removeScratch(); left == nil {
-		left = rm
-	}
 	switch {
 	case err == nil && left != nil:
 		r.Report.Warn("clean up after the installation: %v", left)
@@ -164,18 +165,14 @@ func (r *run) makeScratch() error {
 	return nil
 }
 
-func (r *run) removeScratch() error {
+func (r *run) removeScratch() {
 	if err := os.RemoveAll(r.scratch()); err != nil {
-		return fmt.Errorf("remove scratch files: %w", err)
+		r.Report.Warn("remove scratch files: %v", err)
 	}
-	return nil
 }
 
 // format makes the scheme real and mounts it. This is the first write.
 func (r *run) format(ctx context.Context) error {
-	if err := r.makeScratch(); err != nil {
-		return err
-	}
 	disks := map[string]disk.Disk{}
 	for _, d := range r.written() {
 		disks[d.Name] = r.looks[d.ID].disk

@@ -21,7 +21,7 @@ import (
 // switch that learns before it forwards (IEEE 802.1D, twice 15 s).
 type CheckOptions struct {
 	Report report.Reporter // required; hears each finding as it is made
-	// Reach tries the way back to the server; nil tries none. See ReachURL.
+	// Reach tries the way back to the server; nil tries none.
 	Reach Reach
 
 	CarrierWait time.Duration // 20 s

@@ -16,6 +16,13 @@ import (
 // An installer asks for the files before it erases anything, because what fits no card must be said by then. It writes
 // them when the system has been unpacked.
 func Example() {
+	reach := func(ctx context.Context, dial netconf.Dial) error {
+		c, err := dial(ctx, "tcp", "10.0.0.1:80")
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
 	install := func(ctx context.Context, p plan.Plan, inv plan.Inventory, m *image.Manifest, say report.Reporter, root *os.Root) error {
 		o := netconf.Options{Format: m.NetworkFormat, Major: 9, Serial: p.Serial}
 		if _, err := netconf.Files(p.Host.Network, p.Host.Hostname, inv.NICs, o); err != nil {
@@ -23,7 +30,7 @@ func Example() {
 		}
 		if p.Host.Network != nil && p.CheckNetwork {
 			// The modules netconf.Modules(p.Host.Network) have been loaded.
-			findings, err := netconf.Check(ctx, p.Host.Network, inv.NICs, netconf.CheckOptions{Report: say, Reach: netconf.ReachURL(p.Manifest)})
+			findings, err := netconf.Check(ctx, p.Host.Network, inv.NICs, netconf.CheckOptions{Report: say, Reach: reach})
 			var wrong *netconf.Failure
 			if errors.As(err, &wrong) {
 				return fmt.Errorf("nothing has been changed on the disk: %w", err)

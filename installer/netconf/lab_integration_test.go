@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,7 +114,7 @@ func install() int {
 	}}
 	o := CheckOptions{Report: report.New(s), CarrierWait: r.Waits[0], LACPWait: r.Waits[1], AnswerWait: r.Waits[2], ReachWait: r.Waits[3]}
 	if r.Server != "" {
-		o.Reach = ReachURL(r.Server)
+		o.Reach = reach(r.Server)
 	}
 	var echo net.Conn
 	if r.Echo != "" {
@@ -485,4 +486,24 @@ func difference(a, b string) string {
 		}
 	}
 	return out.String()
+}
+
+// reach asks a web server; any answer is one.
+func reach(address string) Reach {
+	return func(ctx context.Context, dial Dial) error {
+		client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return err
+		}
+		r, err := client.Do(req)
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			return wrapped.Err
+		}
+		if err != nil {
+			return err
+		}
+		return r.Body.Close()
+	}
 }

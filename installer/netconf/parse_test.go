@@ -2,12 +2,8 @@ package netconf
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strings"
@@ -321,27 +317,6 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestTheWayBackIsAnyAnswerOfTheServer(t *testing.T) {
-	web := httptest.NewServer(http.NotFoundHandler())
-	defer web.Close()
-	dial := (&net.Dialer{}).DialContext
-	if err := ReachURL(web.URL)(t.Context(), dial); err != nil {
-		t.Error(err)
-	}
-	if err := ReachURL(strings.Replace(web.URL, "http:", "https:", 1))(t.Context(), dial); err != nil {
-		t.Error("a connection is enough with https:", err)
-	}
-	web.Close()
-	if err := ReachURL(web.URL)(t.Context(), dial); err == nil || !strings.Contains(err.Error(), "refused") {
-		t.Error(err)
-	}
-	for _, bad := range []string{"", "10.0.0.1", "http://", "ftp://a b"} {
-		if err := ReachURL(bad)(t.Context(), func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("dialled") }); err == nil || err.Error() == "dialled" {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
 }
 
 func TestAFailureSaysAllThatIsWrong(t *testing.T) {

@@ -3,11 +3,8 @@ package netconf
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"sync/atomic"
 	"time"
 )
@@ -17,45 +14,6 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Reach tries the way back to a server. It is called again after an error, until CheckOptions.ReachWait is over.
 type Reach func(ctx context.Context, dial Dial) error
-
-// ReachURL asks a web server for a URL. Any answer of its is one, also a refusal; with https a connection is enough, because
-// certificates are for those who send something.
-func ReachURL(address string) Reach {
-	return func(ctx context.Context, dial Dial) error {
-		u, err := url.Parse(address)
-		if err != nil || u.Hostname() == "" {
-			return fmt.Errorf("%q is not a URL", address)
-		}
-		if u.Scheme == "https" {
-			port := u.Port()
-			if port == "" {
-				port = "443"
-			}
-			c, err := dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-			if err != nil {
-				return err
-			}
-			return c.Close()
-		}
-		client := &http.Client{
-			Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-		if err != nil {
-			return err
-		}
-		r, err := client.Do(req)
-		if err != nil {
-			var wrapped *url.Error
-			if errors.As(err, &wrapped) {
-				return wrapped.Err // the caller names the URL
-			}
-			return err
-		}
-		return r.Body.Close()
-	}
-}
 
 func (l *Live) checkReach(ctx context.Context) {
 	end := time.Now().Add(l.o.ReachWait)
