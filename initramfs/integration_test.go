@@ -49,22 +49,32 @@ func digest(t *testing.T, path string) [32]byte {
 
 func TestRealKernel(t *testing.T) {
 	for _, test := range []struct {
-		class   string
-		limit   int64 // bytes
-		modules []string
+		name, class string
+		limit       int64    // bytes
+		tools       []string // beside those of a layout without volumes
+		modules     []string
 	}{
-		{"server", 32 << 20, []string{"mlx5_core", "bnxt_en", "ice", "i40e", "qede", "tg3", "megaraid_sas", "mpt3sas", "hpsa", "smartpqi", "nvme", "vmd", "lpfc", "qla2xxx", "xfs", "ipmi_si", "raid456"}},
-		{"virtual", 12 << 20, []string{"virtio_net", "virtio_blk", "virtio_scsi", "virtio_pci", "vmxnet3", "hv_netvsc", "xen_blkfront", "nvme", "ahci", "xfs", "ext4", "vfat", "squashfs", "bonding", "8021q"}},
+		{"server", "server", 32 << 20, nil, []string{"mlx5_core", "bnxt_en", "ice", "i40e", "qede", "tg3", "megaraid_sas", "mpt3sas", "hpsa", "smartpqi", "nvme", "vmd", "lpfc", "qla2xxx", "xfs", "ipmi_si", "raid456"}},
+		{"virtual", "virtual", 12 << 20, nil, []string{"virtio_net", "virtio_blk", "virtio_scsi", "virtio_pci", "vmxnet3", "hv_netvsc", "xen_blkfront", "nvme", "ahci", "xfs", "ext4", "vfat", "squashfs", "bonding", "8021q"}},
+		{"virtual with the tools for every layout", "virtual", 16 << 20, []string{"lvm", "mdadm", "grub-mkimage"}, []string{"dm_thin_pool", "raid1", "raid456"}},
 	} {
-		t.Run(test.class, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			o := realOptions(t, test.class)
+			for _, name := range test.tools {
+				path, err := exec.LookPath(name)
+				if err != nil {
+					t.Skipf("needs %s, which is not installed", name)
+				}
+				o.Tools = append(o.Tools, Tool{Name: name, Candidates: []string{path}, FallbackToHost: true})
+				o.ExtraModules = []string{"raid456"}
+			}
 			if installer, err := installerbin.Get("x86_64"); err == nil {
 				o.Installer = installer
 			}
 			start := time.Now()
 			image, report := buildTo(t, o)
-			t.Logf("%s class: %d modules, %.1f MiB raw, %.2f MiB as %s in %.1f s (limit %d MiB); installer %.1f MiB; by section %v; not in this kernel: %v",
-				test.class, len(report.Modules), mib(report.Raw), mib(report.Packed), report.Compression, time.Since(start).Seconds(), test.limit>>20,
+			t.Logf("%s: %d modules, %.1f MiB raw, %.2f MiB as %s in %.1f s (limit %d MiB); installer %.1f MiB; by section %v; not in this kernel: %v",
+				test.name, len(report.Modules), mib(report.Raw), mib(report.Packed), report.Compression, time.Since(start).Seconds(), test.limit>>20,
 				mib(int64(len(o.Installer))), report.BySection, report.MissingModules)
 			if report.Packed > test.limit {
 				t.Errorf("%d bytes are more than the limit of %d", report.Packed, test.limit)
