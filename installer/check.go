@@ -193,7 +193,3 @@ func (r *run) checkLoaders() error {
 }
 
 func (r *run) scratch() string { return path.Join(r.System.Work, "scratch") }
-
-// rootMin is the space in bytes that the root file system needs for an image with files of unpacked bytes: the files, a tenth
-// for rounding up and metadata, and room for journal and logs.
-func rootMin(unpacked int64) int64 { return unpacked + unpacked/10 + 256*mib }

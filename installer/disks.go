@@ -161,7 +161,7 @@ func (r *run) choose(ctx context.Context) error {
 	}
 	in := layout.Input{
 		Disks: disks, Data: data, Firmware: r.firmware(), Arch: r.manifest.Arch,
-		RootMin:  rootMin(r.manifest.UnpackedBytes),
+		RootMin:  r.manifest.RootMin(),
 		Extlinux: r.manifest.BootLoader.Extlinux != nil, GRUB: r.manifest.BootLoader.GRUBPC != nil,
 	}
 	for _, c := range append(disks[:len(disks):len(disks)], data...) {
