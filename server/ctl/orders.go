@@ -238,6 +238,9 @@ func (t *Tool) showOrder(ctx context.Context, o *registry.Order) error {
 	if err != nil {
 		return fmt.Errorf("show order %s: read its preview: %w", o.ID, err)
 	}
+	if found.Refused != "" {
+		fmt.Fprintf(t.Out, "%-9s %s\n", "refused", show.Clean(found.Refused))
+	}
 	fmt.Fprintln(t.Out)
 	return t.printOutlook(found)
 }

@@ -11,6 +11,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/server/client"
+	"imgbuild/server/ctl/diary"
 	"imgbuild/server/ctl/hostfile"
 	"imgbuild/server/ctl/show"
 	"imgbuild/server/registry"
@@ -57,7 +58,7 @@ func (t *Tool) Preview(ctx context.Context, sn string, p Preview) error {
 	if p.Leave {
 		return t.printOrders([]registry.Order{*o})
 	}
-	t.said("order %s: the preview is made when %s boots from the network; nothing is written to its disks", show.Clean(o.ID), show.Clean(o.SN))
+	fmt.Fprintf(t.Err, "order %s: the preview is made when %s boots from the network; nothing is written to its disks\n", show.Clean(o.ID), show.Clean(o.SN))
 	if o, err = t.ended(ctx, o); err != nil {
 		return fmt.Errorf("wait for the preview: %w; imgctl order show %s prints it when it is there, imgctl order cancel %s takes it back", err, o.ID, o.ID)
 	}
@@ -88,10 +89,6 @@ func (t *Tool) printOutlook(found *plan.Outlook) error {
 			return err
 		}
 	}
-	if found.Refused != "" && !strings.Contains(found.Text, found.Refused) {
-		_, err := fmt.Fprintf(t.Out, "It would be refused: %s\n", show.Clean(found.Refused))
-		return err
-	}
 	return nil
 }
 
@@ -113,8 +110,10 @@ func (t *Tool) ended(ctx context.Context, o *registry.Order) (*registry.Order, e
 	var broken error
 	err := t.Client.Follow(ctx, client.EventQuery{Order: o.ID}, client.Follower{
 		Event: func(e registry.Event) error {
-			if t.Format == show.Table && e.Text != "" && e.Kind != string(plan.KindProgress) {
-				t.said("%s", show.Clean(e.Text))
+			switch e.Kind {
+			case string(plan.KindProgress), string(plan.KindInfo), string(plan.KindPreview), "ordered": // what they say comes below, or was said
+			default:
+				fmt.Fprintln(t.Err, show.Clean(diary.Sentence(e)))
 			}
 			switch e.Kind {
 			case string(plan.KindPreview), string(plan.KindFailed), "cancelled", "expired", "lost":
@@ -125,7 +124,7 @@ func (t *Tool) ended(ctx context.Context, o *registry.Order) (*registry.Order, e
 		Down: func(err error, wait time.Duration) {
 			if broken == nil {
 				broken = err
-				t.said("the connection broke (%s); trying again", err)
+				fmt.Fprintf(t.Err, "the connection broke (%s); trying again\n", err)
 			}
 		},
 		Up: func() { broken = nil },

@@ -88,11 +88,16 @@ func checkDisks(e *Invalid, field string, names []string) {
 	}
 }
 
-// checkLayout checks a layout that is declared for a host or an order: all of its faults, each by its field.
+// checkLayout checks a layout that is declared for a host or an order.
 func checkLayout(e *Invalid, l *layout.Layout) {
-	if l == nil {
-		return
+	if l != nil {
+		e.Fields = append(e.Fields, CheckLayout(*l)...)
 	}
+}
+
+// CheckLayout returns all that is wrong with a layout, each by its field below layout.
+func CheckLayout(l layout.Layout) []FieldError {
+	var list []FieldError
 	for _, p := range l.Problems() {
 		field := "layout"
 		for _, key := range p.Path {
@@ -102,6 +107,7 @@ func checkLayout(e *Invalid, l *layout.Layout) {
 				field += "." + key
 			}
 		}
-		e.add(field, "%s", p.Text)
+		list = append(list, FieldError{field, p.Text})
 	}
+	return list
 }

@@ -126,13 +126,18 @@ func (e Entry) ClearsPassword() bool {
 // At is the line that says something of a field, or of what is inside of it, as layout.disks[0].size; the entry's own if none
 // does.
 func (e Entry) At(field string) int {
-	keys := strings.Split(strings.NewReplacer("[", ".", "]", "").Replace(field), ".")
+	keys := keysOf(field)
 	for _, s := range e.sets {
 		if len(keys) >= len(s.path) && slices.Equal(keys[:len(s.path)], s.path) && s.value.line > 0 {
 			return s.value.at(keys[len(s.path):])
 		}
 	}
 	return e.Line
+}
+
+// keysOf takes a field's path apart: layout.disks[0].size is layout, disks, 0, size.
+func keysOf(field string) []string {
+	return strings.Split(strings.NewReplacer("[", ".", "]", "").Replace(field), ".")
 }
 
 // at is the line of what is inside of a value, by keys and indexes; of what is not there, that of what it would be in.

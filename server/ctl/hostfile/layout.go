@@ -2,9 +2,9 @@ package hostfile
 
 import (
 	"reflect"
-	"strings"
 
 	"imgbuild/image/layout"
+	"imgbuild/server/registry"
 )
 
 // Layout reads a file that holds one disk layout, in YAML or JSON. What the file says that a layout cannot is a problem with its
@@ -32,8 +32,8 @@ func Layout(data []byte, f Format) (*layout.Layout, Problems) {
 		return nil, d.problems
 	}
 	var wrong Problems
-	for _, p := range l.Problems() {
-		wrong = append(wrong, Problem{Line: v.at(p.Path), Field: strings.Join(p.Path, "."), Text: p.Text})
+	for _, f := range registry.CheckLayout(*l) {
+		wrong = append(wrong, Problem{Line: v.at(keysOf(f.Field)[1:]), Field: f.Field, Text: f.Message})
 	}
 	wrong.Sort()
 	if len(wrong) > 0 {
