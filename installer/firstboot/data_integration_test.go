@@ -34,6 +34,21 @@ func command(t *testing.T, argv ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// partitions adds a loop device's partitions to the kernel, or removes them. Whoever looks at all devices of the machine, as LVM
+// does, may have one open for a moment, of which nobody is told.
+func partitions(t *testing.T, verb, loop string) {
+	t.Helper()
+	var out []byte
+	var err error
+	for range 300 {
+		if out, err = exec.Command("partx", verb, loop).CombinedOutput(); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("partx %s %s: %v\n%s", verb, loop, err, out)
+}
+
 func newDataDisk(t *testing.T, n int, fsType string) dataDisk {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "disk")
@@ -45,8 +60,8 @@ func newDataDisk(t *testing.T, n int, fsType string) dataDisk {
 	command(t, "sgdisk", "-n", "1:2048:0", "-u", "1:"+guid.String(), file)
 	loop := command(t, "losetup", "--find", "--show", file)
 	t.Cleanup(func() { command(t, "losetup", "-d", loop) })
-	command(t, "partx", "-a", "-n", "1", loop)
-	t.Cleanup(func() { command(t, "partx", "-d", "-n", "1", loop) })
+	partitions(t, "-a", loop)
+	t.Cleanup(func() { partitions(t, "-d", loop) })
 	d := dataDisk{loop: loop, node: loop + "p1", Disk: Disk{Size: size, Number: 1, Partition: guid, UUID: uuid.NewString(), FS: fsType,
 		Label: fmt.Sprintf("data%d", n), Mount: fmt.Sprintf("/data%d", n)}}
 	d.Fstab = fmt.Sprintf("UUID=%s %s %s defaults,nofail 0 0\n", d.UUID, d.Mount, d.FS)
