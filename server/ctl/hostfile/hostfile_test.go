@@ -319,3 +319,28 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func FuzzLayoutFilesAreGoodOrSayWhatIsWrong(f *testing.F) {
+	f.Add([]byte("preset: mirror\nmatch: {transport: nvme}\n"), true)
+	f.Add([]byte("disks:\n  - partitions:\n      - {mount: /, fs: zfs, size: 1GB}\n"), true)
+	f.Add([]byte(`{"preset":"lvm","volume_groups":[{"name":"x"}]}`), false)
+	f.Add([]byte("layout: {preset: lvm}"), true)
+	f.Fuzz(func(t *testing.T, data []byte, asYAML bool) {
+		format := JSON
+		if asYAML {
+			format = YAML
+		}
+		l, wrong := Layout(data, format)
+		switch {
+		case (l == nil) == (len(wrong) == 0):
+			t.Fatalf("%+v, %v", l, wrong)
+		case l != nil && l.Validate() != nil:
+			t.Fatalf("it is taken and is wrong: %v", l.Validate())
+		}
+		for _, p := range wrong {
+			if p.Text == "" || p.Line < 0 || p.Line > 1+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("\r")) { // YAML ends lines with either
+				t.Errorf("%+v", p)
+			}
+		}
+	})
+}
