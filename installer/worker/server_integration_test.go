@@ -5,12 +5,10 @@ package worker
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,16 +21,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"imgbuild/image"
 	"imgbuild/image/layout"
 	"imgbuild/image/plan"
-	"imgbuild/image/seal"
 	"imgbuild/installer"
 	"imgbuild/installer/cmdline"
 	"imgbuild/installer/control"
-	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/report"
@@ -307,122 +301,6 @@ func (s *site) diary() string {
 		fmt.Fprintf(&b, "%s: %s\n", e.Kind, e.Text)
 	}
 	return b.String()
-}
-
-// digest is the SHA-256 of what is on the disk, holes skipped.
-func (s *site) digest() string {
-	s.t.Helper()
-	device, err := os.OpenFile(s.loop, os.O_RDWR, 0)
-	if err == nil {
-		err = errors.Join(device.Sync(), device.Close()) // what was written to it is in the file then
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	f, err := os.Open(s.file)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	for off := int64(0); ; {
-		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-		if err != nil {
-			return fmt.Sprintf("%x", h.Sum(nil)) // only holes are left
-		}
-		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		data, err := io.ReadAll(io.NewSectionReader(f, start, end-start))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for i := 0; i < len(data); i += 4096 {
-			if b := data[i:min(i+4096, len(data))]; len(bytes.Trim(b, "\x00")) > 0 {
-				fmt.Fprintf(h, "%d:%x\n", start+int64(i), b)
-			}
-		}
-		off = end
-	}
-}
-
-// table is the disk's partition table.
-func (s *site) table() gpt.Found {
-	s.t.Helper()
-	file, err := os.Open(s.loop)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer file.Close()
-	table, err := gpt.Read(file, size)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return table
-}
-
-// forget makes the kernel forget the disk's partitions.
-func (s *site) forget() {
-	s.t.Helper()
-	nodes, err := filepath.Glob(s.loop + "p*")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, n := range nodes {
-		s.command("delpart", s.loop, strings.TrimPrefix(n, s.loop+"p"))
-	}
-}
-
-// checkSeal reads the seal that the server signed for this order.
-func (s *site) checkSeal(o *registry.Order) {
-	s.t.Helper()
-	f, err := os.Open(s.loop)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer f.Close()
-	for _, p := range s.table().Partitions {
-		if p.Name != "seal" {
-			continue
-		}
-		b := make([]byte, seal.Size)
-		if _, err := f.ReadAt(b, int64(p.First)*512); err != nil {
-			s.t.Fatal(err)
-		}
-		got, err := seal.Parse(b)
-		if err != nil || got.Serial != sn || got.Order != o.ID || got.Image != "test/1" || !got.SignedBy(s.key.Public()) {
-			s.t.Errorf("the seal is %+v, %v", got, err)
-		}
-		return
-	}
-	s.t.Error("there is no seal")
-}
-
-// look mounts the installed root and calls f with its directory.
-func (s *site) look(f func(dir string)) {
-	t := s.t
-	t.Helper()
-	nodes := map[string]string{}
-	for _, p := range s.table().Partitions {
-		s.command("addpart", s.loop, fmt.Sprint(p.Number), fmt.Sprint(p.First), fmt.Sprint(p.Last-p.First+1))
-		nodes[p.Name] = fmt.Sprintf("%sp%d", s.loop, p.Number)
-	}
-	dir := t.TempDir()
-	var k installer.KernelMounter
-	if err := k.Mount(nodes["root"], dir, "ext4", ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.Mount(nodes["boot"], filepath.Join(dir, "boot"), "ext4", ""); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := errors.Join(k.Unmount(filepath.Join(dir, "boot")), k.Unmount(dir)); err != nil {
-			t.Error(err)
-		}
-		s.forget()
-	}()
-	f(dir)
 }
 
 // The server dies in the middle, and is back when the disk is ready: the installation finishes, and the diary has all of
