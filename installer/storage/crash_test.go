@@ -150,6 +150,21 @@ func filled(disks map[string]memory, s *layout.Scheme, what string) bool {
 	return true
 }
 
+// tablesOfData reports whether all disks that only have data still have their partition tables.
+func tablesOfData(t *testing.T, disks map[string]memory, s *layout.Scheme, ids *IDs) bool {
+	t.Helper()
+	for _, d := range s.Disks {
+		tab, err := newTable(d, ids, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !d.Boot && tab.readBack(reader{disks[d.Name], 0}, true) != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // works are the disks of a scheme, prepared as plan does it.
 func (r *rig) works(t *testing.T, s *layout.Scheme, ids *IDs) []*work {
 	t.Helper()
@@ -404,7 +419,7 @@ func TestWheneverPowerFailsADiskBootsOneWholeSystemOrNothing(t *testing.T) {
 						t.Errorf("%s: %s has %s", moment, d.Name, m.other)
 					case m.old && m.fresh:
 						t.Errorf("%s: %s boots a mixture", moment, d.Name)
-					case m.old && !filled(disks, c.old, "old"):
+					case m.old && (!filled(disks, c.old, "old") || !tablesOfData(t, disks, c.old, oldIDs)):
 						t.Errorf("%s: %s boots the old system, which is no longer whole", moment, d.Name)
 					case m.fresh && !filled(disks, fresh, "new"):
 						t.Errorf("%s: %s boots the new system, which is not whole yet", moment, d.Name)

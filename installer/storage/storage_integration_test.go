@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,36 @@ func compare(t *testing.T, m *Made, s *layout.Scheme, ids *IDs) {
 		want := f.FS
 		if is["TYPE"] != want || is["UUID"] != ids.FS(f.Device) || is["LABEL"] != strings.ReplaceAll(f.Label, " ", `\ `) {
 			t.Errorf("%s holds %v and is to hold %s %q with %s", f.Device, is, f.FS, f.Label, ids.FS(f.Device))
+		}
+	}
+}
+
+func TestBootLoadersCanReadTheExt4ThatIsMadeForThem(t *testing.T) {
+	need(t, "mkfs.ext4", "dumpe2fs")
+	for loader, forbidden := range map[layout.Loader][]string{
+		layout.Extlinux: {"64bit", "metadata_csum", "metadata_csum_seed", "orphan_file", "casefold", "inline_data"},
+		layout.GRUB:     {"metadata_csum_seed", "casefold", "inline_data", "encrypt"},
+	} {
+		file := filepath.Join(t.TempDir(), "boot")
+		if err := os.WriteFile(file, make([]byte, 64*mib), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := layout.SchemeDisk{Name: "d", Candidate: layout.Candidate{Sector: 512}, Content: layout.Content{FS: "ext4", Mount: "/boot"}}
+		s := &layout.Scheme{BIOSLoader: loader, Disks: []layout.SchemeDisk{d}}
+		m := &Made{sys: system(t), scheme: s, ids: Identify(s), disks: []*work{{SchemeDisk: d}}, nodes: map[layout.Device]string{"disk/d": file}}
+		if err := m.mkfs(t.Context(), m.holders()[0]); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(command(t, "dumpe2fs", "-h", file)) {
+			features, ok := strings.CutPrefix(line, "Filesystem features:")
+			for _, f := range strings.Fields(features) {
+				if ok && slices.Contains(forbidden, f) {
+					t.Errorf("%s cannot read %s", loader, f)
+				}
+			}
+			if ok && (!strings.Contains(features, "has_journal") || !strings.Contains(features, "extent")) {
+				t.Errorf("made for %s has only %s", loader, features)
+			}
 		}
 	}
 }

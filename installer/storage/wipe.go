@@ -15,12 +15,13 @@ import (
 
 // The order in which a disk stops being what it was. Nothing of an old system is destroyed before nothing can start it any more:
 //
-//  1. Sector 0 of every disk, those first from which something boots. Writing one sector is atomic: before, the old system is
-//     whole, and afterwards no BIOS finds boot code and no UEFI firmware a protective MBR, without which it takes no GPT.
-//  2. Both headers of the GPT, for firmware that is less strict.
-//  3. Everything else: the ends of all partitions, old ones and new ones, and of the disk.
+//  1. Sector 0 of every disk from which something boots. Writing one sector is atomic: before, the old system is whole, and
+//     afterwards no BIOS finds boot code and no UEFI firmware a protective MBR, without which it takes no GPT.
+//  2. Both headers of their GPTs, for firmware that is less strict.
+//  3. The same on disks from which nothing boots.
+//  4. Everything else: the ends of all partitions, old ones and new ones, and of the disk.
 //
-// Where a partition is kept, 1 and 2 write a table in its place that has the kept partitions and nothing else, one copy after
+// Where a partition is kept, the first three write a table in its place that has the kept partitions and nothing else, one copy after
 // the other, so that at every moment one whole copy has them.
 
 // writable opens the disk behind its fence.
@@ -47,25 +48,18 @@ func (w *work) do(what string, f func(device) error) error {
 // untouched reports whether the disk is kept as a whole.
 func (w *work) untouched() bool { return len(w.kept) == 1 && w.kept[0] == span{0, w.Size} }
 
-// neutralise makes all disks unbootable, those from which something may boot before the others.
+// neutralise makes all disks unbootable. Those from which something may boot are, before others change: what boots finds all its
+// data.
 func neutralise(disks []*work) error {
-	order := slices.Clone(disks)
-	slices.SortStableFunc(order, func(a, b *work) int {
-		switch {
-		case a.boots && !b.boots:
-			return -1
-		case b.boots && !a.boots:
-			return 1
-		}
-		return 0
-	})
-	for _, step := range []func(*work, device) error{(*work).killSector0, (*work).killTable} {
-		for _, w := range order {
-			if w.untouched() {
-				continue
-			}
-			if err := w.do("make unbootable", func(d device) error { return step(w, d) }); err != nil {
-				return err
+	for _, boots := range []bool{true, false} {
+		for _, step := range []func(*work, device) error{(*work).killSector0, (*work).killTable} {
+			for _, w := range disks {
+				if w.boots != boots || w.untouched() {
+					continue
+				}
+				if err := w.do("make unbootable", func(d device) error { return step(w, d) }); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -166,10 +167,10 @@ func (w *work) look(r device) error {
 	if n, err := r.ReadAt(b, 0); n < len(b) {
 		return fmt.Errorf("read sector 0 of %s: %w", w.Path, err)
 	}
-	if b[510] == 0x55 && b[511] == 0xaa {
-		for _, c := range b[:mbr.BootCodeMax] {
-			w.boots = w.boots || c != 0
-		}
+	none := make([]byte, mbr.BootCodeMax)
+	if code := b[:mbr.BootCodeMax]; b[510] == 0x55 && b[511] == 0xaa && !bytes.Equal(code, none) {
+		copy(none, stub())
+		w.boots = w.boots || !bytes.Equal(code, none)
 	}
 	return nil
 }
