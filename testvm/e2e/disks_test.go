@@ -13,7 +13,6 @@ import (
 
 	"imgbuild/image"
 	"imgbuild/image/layout"
-	"imgbuild/installer/disk"
 	"imgbuild/testvm"
 )
 
@@ -95,7 +94,7 @@ func schemeOf(t *testing.T, s testvm.Scenario, l layout.Layout) *layout.Scheme {
 		t.Fatal(err)
 	}
 	m := shared.manifest
-	scheme, err := l.Resolve(layout.Input{Disks: disks, Data: data, Firmware: fw, Arch: m.Arch, RootMin: disk.RootMin(m.UnpackedBytes),
+	scheme, err := l.Resolve(layout.Input{Disks: disks, Data: data, Firmware: fw, Arch: m.Arch, RootMin: m.RootMin(),
 		Extlinux: m.BootLoader.Extlinux != nil, GRUB: m.BootLoader.GRUBPC != nil})
 	if err != nil {
 		t.Fatal(err)

@@ -61,9 +61,12 @@ func TestAnInstallationThatIsCutOffIsWholeOrNothing(t *testing.T) {
 			scheme := schemeOf(t, s, tt.layout)
 			for n := range cuts {
 				// The steps from the first write on, the last ones more often: there it is decided whether the disk boots.
-				step := []int{4, 5, 6, 6, 7, 8, 9, 10, 10}[(n+r.IntN(3))%9]
+				step := []int{4, 5, 5, 6, 7, 8, 8, 9, 9}[(n+r.IntN(3))%9]
 				wait := time.Duration(r.Int64N(int64(3 * time.Second)))
-				if step == 10 {
+				if step == 5 {
+					wait = time.Duration(r.Int64N(int64(30 * time.Second)))
+				}
+				if step == 9 {
 					wait = time.Duration(r.Int64N(int64(400 * time.Millisecond)))
 				}
 				done := installAndCut(t, s, step, wait)

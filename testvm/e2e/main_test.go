@@ -1,7 +1,7 @@
 //go:build e2e
 
 // Package e2e_test installs real releases on QEMU machines and asks the machines: with every firmware, and with every
-// kind of bad input. It needs root and what make setup installs. The release under test is the profile demo, built by
+// kind of bad input. It needs root and what make setup installs. The release under test is the profile testdata/e2e.yaml, built by
 // build/imgbuild, or the directory in IMGBUILD_E2E_RELEASE. Transcripts of all consoles go to IMGBUILD_E2E_LOGS, if it is set.
 package e2e_test
 
@@ -75,8 +75,7 @@ func prepare(ctx context.Context) (s suite, err error) {
 	return s, err
 }
 
-// build makes the stand-in and builds the profile demo with the program that make build made, as make demo does, so that
-// whichever of them comes second reuses the other's work.
+// build makes the stand-in and builds the profile e2e with the program that make build made.
 func build(ctx context.Context) (string, error) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -90,17 +89,18 @@ func build(ctx context.Context) (string, error) {
 	if _, err := standin.Make(ctx, standin.Options{}); err != nil {
 		return "", err
 	}
-	p, err := profiles.Load(ctx, "demo")
+	profile := filepath.Join("testdata", "e2e.yaml")
+	p, err := profiles.Load(ctx, profile)
 	if err != nil {
 		return "", err
 	}
 	out := filepath.Join(root, "out")
-	cmd := exec.CommandContext(ctx, imgbuild, "demo", "--out", out)
+	cmd := exec.CommandContext(ctx, imgbuild, profile, "--out", out)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build the profile demo: %w", err)
+		return "", fmt.Errorf("build %s: %w", profile, err)
 	}
 	fmt.Printf("e2e: stand-in and release made in %v\n", time.Since(begin).Round(time.Second))
 	return filepath.Join(out, p.Name, p.Version), nil
