@@ -236,19 +236,3 @@ func transport(rel string, virtual bool) string {
 	}
 	return ""
 }
-
-// partitions are the partitions that the kernel has of a disk at present: number by kernel name.
-func partitions(sys, name string) (map[string]int, error) {
-	out := map[string]int{}
-	files, err := filepath.Glob(filepath.Join(sys, "block", name, name+"*", "partition"))
-	if err != nil {
-		return nil, fmt.Errorf("list partitions of %s: %w", name, err)
-	}
-	for _, f := range files {
-		dir := path.Dir(f)
-		if n := (attrs{dir}).number("partition"); n > 0 {
-			out[path.Base(dir)] = int(n)
-		}
-	}
-	return out, nil
-}

@@ -140,15 +140,4 @@ func TestDisksAreReadFromSysfs(t *testing.T) {
 	if d := by["sdb"]; !slices.Equal(d.ByPath, []string{"pci-0000:00:14.0-usb-0:2:1.0-scsi-0:0:0:0"}) || d.unfit() != "it is a virtual medium of the management controller" || !d.ReadOnly {
 		t.Errorf("sdb is %+v", d)
 	}
-	if p, err := partitions(sys, "nvme0n1"); err != nil || len(p) != 1 || p["nvme0n1p2"] != 2 {
-		t.Errorf("partitions of nvme0n1: %v, %v", p, err)
-	}
-}
-
-func TestPartitionsAreNamedAsTheKernelNamesThem(t *testing.T) {
-	for disk, want := range map[string]string{"sda": "sda3", "nvme0n1": "nvme0n1p3", "mmcblk0": "mmcblk0p3", "vdaa": "vdaa3", "loop7": "loop7p3"} {
-		if got := partitionName(disk, 3); got != want {
-			t.Errorf("partition 3 of %s is %s, want %s", disk, got, want)
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -296,7 +297,7 @@ func verify(t *testing.T, d disk.Disk, s layout.SchemeDisk) {
 	}
 }
 
-func TestDataDisksAreMadeBesidesAndThoseOfTheFirstBootAreOnlyWiped(t *testing.T) {
+func TestDataDisksAreMadeBesidesAndThoseOfTheFirstBootHaveOnlyTheirTable(t *testing.T) {
 	need(t, "losetup", "sgdisk", "blkid", "mkfs.ext4", "mkfs.xfs")
 	for _, when := range []string{"install", "firstboot"} {
 		t.Run(when, func(t *testing.T) {
@@ -314,9 +315,11 @@ func TestDataDisksAreMadeBesidesAndThoseOfTheFirstBootAreOnlyWiped(t *testing.T)
 				t.Fatal(err)
 			}
 			for _, d := range []disk.Disk{data1, data2} {
-				out, err := exec.Command("blkid", "-p", d.Path).CombinedOutput()
-				if (when == "install") != (err == nil) {
-					t.Errorf("%s shows %s, %v", d.Path, out, err)
+				if is := blkid(t, d.Path); is["PTTYPE"] != "gpt" {
+					t.Errorf("%s shows %v", d.Path, is)
+				}
+				if err := holdsNothing(d); (when == "install") == (err == nil) {
+					t.Errorf("partition 1 of %s: %v", d.Path, err)
 				}
 			}
 			for _, f := range s.FirstBoot() {
@@ -326,6 +329,24 @@ func TestDataDisksAreMadeBesidesAndThoseOfTheFirstBootAreOnlyWiped(t *testing.T)
 			}
 		})
 	}
+}
+
+// holdsNothing looks into the first partition.
+func holdsNothing(d disk.Disk) error {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	list, err := readTable(f, d)
+	if err != nil || len(list) == 0 {
+		return fmt.Errorf("there is no partition: %w", err)
+	}
+	id, err := identify(io.NewSectionReader(f, list[0].Start, list[0].Size), list[0].Size)
+	if err == nil && id.fs != "" {
+		err = fmt.Errorf("it holds %s", id.fs)
+	}
+	return err
 }
 
 func TestADiskInUseIsRefusedBeforeAnythingIsWritten(t *testing.T) {
