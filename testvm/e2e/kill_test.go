@@ -33,25 +33,21 @@ func killSeed(t *testing.T) uint64 {
 // The power fails again and again while a machine is installed, each time at another point. Every disk boots completely or
 // not at all, and the attempt that is let be succeeds.
 func TestAnInstallationThatIsCutOffIsWholeOrNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
 	seed := killSeed(t)
 	t.Logf("IMGBUILD_E2E_SEED=%d", seed)
 	for i, tt := range []struct {
 		layoutCase
 		cuts int
 	}{
-		{layoutCase{name: "cut-simple", firmware: testvm.BIOS, layout: layout.Layout{}, short: true}, 9},
+		{layoutCase{name: "cut-simple", firmware: testvm.BIOS, layout: layout.Layout{}}, 9},
 		{layoutCase{name: "cut-mirror", firmware: testvm.UEFI, layout: layout.Layout{Preset: layout.Mirror}, disks: []testvm.Disk{{Serial: "CUTA"}, {Serial: "CUTB"}}}, 9},
 		{layoutCase{name: "cut-server", firmware: testvm.BIOS, layout: layout.Layout{Preset: layout.Server, BIOSLoader: layout.GRUB}}, 9},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if testing.Short() && !tt.short {
-				t.Skip("only in make e2e")
-			}
 			t.Parallel()
-			cuts := tt.cuts
-			if testing.Short() {
-				cuts = 2
-			}
 			r := rand.New(rand.NewPCG(seed, uint64(i)))
 			s := layoutScenario(t, tt.layoutCase)
 			s.Prepare = withLayout(t, tt.layout)
@@ -59,7 +55,7 @@ func TestAnInstallationThatIsCutOffIsWholeOrNothing(t *testing.T) {
 				s.Args = append(s.Args, "imgbuild.wipe="+d.Serial)
 			}
 			scheme := schemeOf(t, s, tt.layout)
-			for n := range cuts {
+			for n := range tt.cuts {
 				// The steps from the first write on, the last ones more often: there it is decided whether the disk boots.
 				step := []int{4, 5, 5, 6, 7, 8, 8, 9, 9}[(n+r.IntN(3))%9]
 				wait := time.Duration(r.Int64N(int64(3 * time.Second)))
