@@ -23,7 +23,7 @@ func sample(t testing.TB, rootfs []byte) *Manifest {
 	return &Manifest{
 		Schema: Schema, Name: "demo", Version: "1", Arch: "x86_64",
 		Distro:        Distro{ID: "centos", Name: "CentOS Stream 9", Release: "9"},
-		KernelRelease: "5.14.0-503.el9.x86_64", KernelArgs: []string{"console=tty0", "quiet"},
+		KernelRelease: "5.14.0-503.el9.x86_64", KernelArgs: []string{"console=tty0", "quiet"}, NoKexec: []string{"Dell Inc. PowerEdge R6?0*"},
 		LockDigest: strings.Repeat("0", 64), SELinux: "enforcing", NetworkFormat: NMKeyfile, Created: 1,
 		Layout: layout.Layout{Preset: layout.LVM, Filesystem: "ext4"}, Tools: []string{"lvm"},
 		BootLoader:    BootLoader{Extlinux: &Extlinux{}, GRUB: &GRUB{Loader: "/boot/efi/EFI/centos/grubx64.efi", ConfigDir: "EFI/centos", Label: "CentOS Stream"}},
@@ -106,6 +106,8 @@ func TestManifestsThatContradictThemselvesAreRefused(t *testing.T) {
 		"an unknown arch":                   {func(m *Manifest) { m.Arch = "vax" }, "arch"},
 		"a kernel release that climbs out":  {func(m *Manifest) { m.KernelRelease = "../../x" }, "kernel release"},
 		"a kernel argument with a line end": {func(m *Manifest) { m.KernelArgs = []string{"a\nb"} }, "kernel argument"},
+		"a glob of models that is none":     {func(m *Manifest) { m.NoKexec = []string{"Dell *", "HPE [a"} }, `"HPE [a" is not a glob`},
+		"a model that is nothing":           {func(m *Manifest) { m.NoKexec = []string{" "} }, "not a glob"},
 		"no rootfs":                         {func(m *Manifest) { m.Files = nil }, "rootfs.squashfs"},
 		"a file name with a slash":          {func(m *Manifest) { m.Files["a/b"] = m.Files[RootfsFile] }, "not a plain name"},
 		"a chunk table that is too short":   {func(m *Manifest) { m.Files[RootfsFile].Chunks.Digests = nil }, "digests"},

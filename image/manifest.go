@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"regexp"
 	"strings"
 
@@ -46,6 +47,9 @@ type Manifest struct {
 	KernelRelease string `json:"kernelRelease"`
 	// KernelArgs are the arguments of the installed system, without root=, in order.
 	KernelArgs []string `json:"kernelArgs"`
+	// NoKexec are the models on which no kernel is started without the firmware: globs (path.Match) over vendor and product, with
+	// a blank between them, without regard to case.
+	NoKexec []string `json:"noKexec,omitempty"`
 	// LockDigest is the SHA-256, in hex, of profile.lock.
 	LockDigest string `json:"lockDigest"`
 	// SELinux is enforcing, permissive or disabled.
@@ -85,41 +89,6 @@ const (
 	Ifcfg     NetworkFormat = "ifcfg"      // initscripts, EL7
 	Networkd  NetworkFormat = "networkd"   // systemd-networkd
 )
-
-// Layout is a disk layout: partitions in the order in which they lie on the disk.
-type Layout struct {
-	Partitions []Partition `json:"partitions"`
-}
-
-// Role says what the installer does with a partition.
-type Role string
-
-// The roles of partitions.
-const (
-	RoleBIOSBoot Role = "biosboot" // GRUB's core on GPT and BIOS; raw
-	RoleESP      Role = "esp"      // EFI system partition; vfat
-	RoleBoot     Role = "boot"     // /boot, readable by extlinux
-	RoleRoot     Role = "root"     // /
-)
-
-// Partition is one partition of a layout.
-type Partition struct {
-	// Name is the GPT partition name, at most 36 characters.
-	Name string `json:"name"`
-	Role Role   `json:"role"`
-	// SizeMiB is the size in MiB; 0 means the rest of the disk and is allowed once, for the last partition.
-	SizeMiB int64 `json:"sizeMiB"`
-	// MinMiB is the least size in MiB of a partition that takes the rest.
-	MinMiB int64 `json:"minMiB,omitempty"`
-	// FS is xfs, ext4, vfat or empty.
-	FS string `json:"fs,omitempty"`
-	// Label is the file system's label, at most 12 bytes for XFS, 16 for ext4, 11 for vfat.
-	Label string `json:"label,omitempty"`
-	// Mount is the mount point, empty for none.
-	Mount string `json:"mount,omitempty"`
-	// Options are mount options for fstab; empty means defaults.
-	Options string `json:"options,omitempty"`
-}
 
 // BootLoader says what boot loaders the image carries. A nil part is not there.
 type BootLoader struct {
@@ -256,6 +225,11 @@ func (m *Manifest) Validate() error {
 			bad("kernel argument %q is empty or has a line break", a)
 		}
 	}
+	for _, glob := range m.NoKexec {
+		if _, err := path.Match(glob, ""); err != nil || strings.TrimSpace(glob) == "" {
+			bad("model without kexec %q is not a glob", glob)
+		}
+	}
 	switch m.SELinux {
 	case "enforcing", "permissive", "disabled":
 	default:
@@ -290,54 +264,6 @@ func (m *Manifest) Validate() error {
 	}
 	if f, ok := m.Files[RootfsFile]; !ok || f.Chunks == nil || f.Size == 0 {
 		bad("%s is missing or has no chunk table", RootfsFile)
-	}
-	return errors.Join(errs...)
-}
-
-// Validate returns every contradiction in the layout, joined, or nil.
-func (l Layout) Validate() error {
-	var errs []error
-	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("layout: "+format, a...)) }
-	roles, mounts, names := map[Role]bool{}, map[string]bool{}, map[string]bool{}
-	for i, p := range l.Partitions {
-		switch p.Role {
-		case RoleBIOSBoot, RoleESP, RoleBoot, RoleRoot:
-			if roles[p.Role] {
-				bad("role %s is there twice", p.Role)
-			}
-			roles[p.Role] = true
-		default:
-			bad("partition %q has the unknown role %q", p.Name, p.Role)
-		}
-		if p.Name == "" || len(p.Name) > 36 || names[p.Name] {
-			bad("partition name %q is empty, longer than 36 characters or there twice", p.Name)
-		}
-		names[p.Name] = true
-		if p.SizeMiB < 0 || p.MinMiB < 0 {
-			bad("partition %q has a negative size", p.Name)
-		}
-		if p.SizeMiB == 0 && i != len(l.Partitions)-1 {
-			bad("partition %q takes the rest of the disk but is not the last", p.Name)
-		}
-		limit := map[string]int{"xfs": 12, "ext4": 16, "vfat": 11, "": 0}
-		n, ok := limit[p.FS]
-		if !ok {
-			bad("partition %q has file system %q, which is none of xfs, ext4, vfat", p.Name, p.FS)
-		} else if len(p.Label) > n {
-			bad("partition %q: label %q is longer than %d bytes", p.Name, p.Label, n)
-		}
-		if p.Mount != "" {
-			if !strings.HasPrefix(p.Mount, "/") || strings.ContainsAny(p.Mount, " \t\n\\") || mounts[p.Mount] || p.FS == "" {
-				bad("partition %q: mount point %q is not absolute, there twice or without a file system", p.Name, p.Mount)
-			}
-			mounts[p.Mount] = true
-		}
-		if strings.ContainsAny(p.Options, " \t\n") {
-			bad("partition %q: mount options %q contain blanks", p.Name, p.Options)
-		}
-	}
-	if !roles[RoleRoot] || !mounts["/"] {
-		bad("there is no root partition mounted at /")
 	}
 	return errors.Join(errs...)
 }

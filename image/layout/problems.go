@@ -38,8 +38,16 @@ func keys(elements ...any) []string {
 
 // String is the problem with its place, as `disks[0].partitions[2].size: …`.
 func (p Problem) String() string {
+	if at := pathText(p.Path); at != "" {
+		return at + ": " + p.Text
+	}
+	return p.Text
+}
+
+// pathText writes a path as people do: disks[0].partitions[2].
+func pathText(path []string) string {
 	var b strings.Builder
-	for i, e := range p.Path {
+	for i, e := range path {
 		if _, err := strconv.Atoi(e); err == nil {
 			b.WriteString("[" + e + "]")
 			continue
@@ -49,10 +57,7 @@ func (p Problem) String() string {
 		}
 		b.WriteString(e)
 	}
-	if b.Len() > 0 {
-		b.WriteString(": ")
-	}
-	return b.String() + p.Text
+	return b.String()
 }
 
 // Validate returns all Problems as one error, or nil.

@@ -200,7 +200,7 @@ func (s *structure) extents(list []Extent, at func(i int, key string) []string, 
 			s.add(at(i, "size"), "%s", err)
 			continue
 		case a.rest && rest >= 0:
-			s.add(at(i, "size"), "is the rest of the %s, which %s has already; give one of the two a size", whole, strings.Join(at(rest, ""), "."))
+			s.add(at(i, "size"), "is the rest of the %s, which %s has already; give one of the two a size", whole, pathText(at(rest, "")))
 		case a.rest:
 			rest = i
 		case a.percent > 0:
