@@ -192,6 +192,9 @@ func parseDisk(text string) (d layout.Candidate, count int, err error) {
 	case d.Size%int64(d.Sector) != 0:
 		d.Size -= d.Size % int64(d.Sector)
 	}
+	if d.Transport == "usb" { // as the installer sees it
+		d.Unfit = "it is on USB"
+	}
 	if d.PhysicalSector == 0 {
 		d.PhysicalSector = d.Sector
 	}

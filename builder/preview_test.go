@@ -89,6 +89,10 @@ func TestALayoutIsShownWithoutAMachine(t *testing.T) {
 		"a release that is too large":      {PreviewOptions{Release: release}, "size=30GiB", nil, nil, "too small"},
 		"a release that fits":              {PreviewOptions{Release: release, Firmware: layout.BIOS}, "size=40GiB", []string{"BIOS with GRUB", "no grub2-mkimage"}, []string{"--release", "no mkfs.xfs"}, ""},
 		"a release that is not there":      {PreviewOptions{Release: release + "x"}, "size=40GiB", nil, nil, "read the release"},
+		"a disk on USB, that nobody named": {PreviewOptions{}, "size=100G,transport=usb", nil, nil, "it is on USB"},
+		"a disk on USB, that is named": {
+			PreviewOptions{Layout: &layout.Layout{Match: layout.Hints{Serial: "U1"}}}, "size=100G,transport=usb,serial=U1", []string{"serial U1"}, nil, "",
+		},
 		"disks between which nobody chose": {PreviewOptions{}, "size=100G,count=2", nil, nil, "2 fit"},
 	} {
 		t.Run(name, func(t *testing.T) {

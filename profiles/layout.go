@@ -91,9 +91,9 @@ func layoutProblems(c *strict.Collector, root *strict.Node, at []string, l layou
 	if n != nil && n.Kind == strict.KindBad {
 		return
 	}
-	flawed := n.Flawed()
-	for _, p := range l.Problems() {
-		if slices.ContainsFunc(flawed, func(f []string) bool { return follows(p.Path, f) }) {
+	flaws := n.Flaws()
+	for _, p := range withSizes(l, flaws).Problems() {
+		if slices.ContainsFunc(flaws, func(f strict.Flaw) bool { return follows(p.Path, f) }) {
 			continue
 		}
 		path := append(slices.Clone(at), p.Path...)
@@ -106,14 +106,51 @@ func layoutProblems(c *strict.Collector, root *strict.Node, at []string, l layou
 	}
 }
 
-// follows says whether a problem at path may come from something wrong in the map or list at flawed: it is about that, about
-// what is in it, or about what holds it.
-func follows(path, flawed []string) bool {
-	if len(flawed) == 0 {
+// follows says whether a problem at path may come from a flaw: it is about the map or list with the flaw, about what is in it, or
+// about what holds it. What holds it does not change with a size, a hint or words for mount and people.
+func follows(path []string, f strict.Flaw) bool {
+	if len(f.At) == 0 {
 		return len(path) == 0
 	}
-	n := min(len(path), len(flawed))
-	return slices.Equal(path[:n], flawed[:n])
+	if slices.Contains([]string{"size", "min", "max", "label", "options"}, f.Key) || f.At[len(f.At)-1] == "match" {
+		return len(path) >= len(f.At) && slices.Equal(path[:len(f.At)], f.At)
+	}
+	n := min(len(path), len(f.At))
+	return slices.Equal(path[:n], f.At[:n])
+}
+
+// withSizes is the layout with a size where none could be read, which would otherwise be the rest and contradict another.
+func withSizes(l layout.Layout, flaws []strict.Flaw) layout.Layout {
+	l.Disks, l.Groups = slices.Clone(l.Disks), slices.Clone(l.Groups)
+	for i := range l.Disks {
+		l.Disks[i].Partitions = slices.Clone(l.Disks[i].Partitions)
+	}
+	for i := range l.Groups {
+		l.Groups[i].Volumes = slices.Clone(l.Groups[i].Volumes)
+	}
+	for _, f := range flaws {
+		if f.Key != "size" && f.Key != "" || len(f.At) != 4 {
+			continue
+		}
+		i, err := strconv.Atoi(f.At[1])
+		j, err2 := strconv.Atoi(f.At[3])
+		if err != nil || err2 != nil {
+			continue
+		}
+		var e *layout.Extent
+		switch {
+		case f.At[0] == "disks" && f.At[2] == "partitions":
+			e = &l.Disks[i].Partitions[j].Extent
+		case f.At[0] == "volume_groups" && f.At[2] == "volumes":
+			e = &l.Groups[i].Volumes[j].Extent
+		default:
+			continue
+		}
+		if e.Size == "" {
+			e.Size = "1MiB"
+		}
+	}
+	return l
 }
 
 // layout finds what is wrong with the layout, and what the architecture does not have.

@@ -158,7 +158,7 @@ func TestMistakesAreSaidAtTheirPlace(t *testing.T) {
 			l.Disks = append(l.Disks, Disk{Group: "g", Table: GPT})
 			l.Groups = []Group{{Name: "g"}}
 		}, "disks[1].table: "},
-		"a rest that is wanted twice":             {good, func(l *Layout) { l.Disks[0].Group = "g"; l.Groups = []Group{{Name: "g"}} }, "disks[0].volume_group: is the rest of the disk, which disks.0.partitions.3 has already"},
+		"a rest that is wanted twice":             {good, func(l *Layout) { l.Disks[0].Group = "g"; l.Groups = []Group{{Name: "g"}} }, "disks[0].volume_group: is the rest of the disk, which disks[0].partitions[3] has already"},
 		"a group and an array that want the rest": {good, func(l *Layout) { root(l).Size = "9GiB"; l.Disks[0].Group, l.Disks[0].Array = "g", "a" }, "disks[0].raid: and volume_group both"},
 		"two rests":                      {good, func(l *Layout) { boot(l).Size = "" }, "disks[0].partitions[3].size: is the rest of the disk"},
 		"percentages above the whole":    {good, func(l *Layout) { boot(l).Size, root(l).Size = "50%", "60%" }, "disks[0].partitions[3].size: makes the percentages of the disk 110%"},

@@ -97,29 +97,38 @@ func (n *Node) Find(path ...string) (Pos, bool) {
 	return at, true
 }
 
-// Flawed are the paths of the maps and lists in which something was wrong and has been reported.
-func (n *Node) Flawed() [][]string {
+// Flaw is something that was wrong and has been reported.
+type Flaw struct {
+	// At is the path of the map or list in which it was.
+	At []string
+	// Key is the key or index whose value it was; empty for a key that does not exist.
+	Key string
+}
+
+// Flaws are what was wrong in a map or list, the innermost first.
+func (n *Node) Flaws() []Flaw {
 	if n == nil {
 		return nil
 	}
-	var paths [][]string
-	within := func(key string, v *Node) bool {
-		for _, p := range v.Flawed() {
-			paths = append(paths, append([]string{key}, p...))
-		}
-		return v.Kind == KindBad
+	var own, all []Flaw
+	if n.Lost {
+		own = append(own, Flaw{})
 	}
-	bad := n.Lost
+	within := func(key string, v *Node) {
+		for _, f := range v.Flaws() {
+			all = append(all, Flaw{append([]string{key}, f.At...), f.Key})
+		}
+		if v.Kind == KindBad {
+			own = append(own, Flaw{Key: key})
+		}
+	}
 	for _, e := range n.Entries {
-		bad = within(e.Key, e.Value) || bad
+		within(e.Key, e.Value)
 	}
 	for i, v := range n.Items {
-		bad = within(strconv.Itoa(i), v) || bad
+		within(strconv.Itoa(i), v)
 	}
-	if bad {
-		paths = append(paths, []string{})
-	}
-	return paths
+	return append(all, own...)
 }
 
 // Equal says whether two nodes say the same, wherever they are.
