@@ -320,6 +320,19 @@ func TestAKeyIsMadeOnceAndNeverReplaced(t *testing.T) {
 	}
 }
 
+func TestTheManifestAndThePlanSayOnWhichModelsNoKernelIsStartedDirectly(t *testing.T) {
+	p := shipped(t, "centos-stream-9")
+	p.Kernel.NoKexec = []string{"Dell Inc. PowerEdge R6?0*", "HPE *"}
+	plan := planned(t, p, nil)
+	b := &build{Plan: plan, o: Options{Profile: p}}
+	if got := b.newManifest(nil).NoKexec; !slices.Equal(got, p.Kernel.NoKexec) {
+		t.Errorf("the manifest has %q", got)
+	}
+	if s := plan.String(); !strings.Contains(s, "no kexec on Dell Inc. PowerEdge R6?0*\n") || !strings.Contains(s, "no kexec on HPE *\n") {
+		t.Errorf("the plan is\n%s", s)
+	}
+}
+
 func TestBootScriptHasNoDiskInIt(t *testing.T) {
 	p := &profiles.Profile{Name: "n", Version: "1", Kernel: profiles.Kernel{Serial: "ttyS0,115200n8"}}
 	got := bootScript(p)

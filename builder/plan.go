@@ -185,6 +185,9 @@ func configurationLines(p *profiles.Profile) []string {
 	list("kernel arguments", configure.Arguments(p))
 	list("kernel modules", p.Kernel.Modules)
 	list("kernel modules kept out", p.Kernel.Blacklist)
+	for _, model := range p.Kernel.NoKexec {
+		add("no kexec on %s", model)
+	}
 	list("sysctl", slices.Sorted(maps.Keys(s.Sysctl)))
 	list("files", slices.Sorted(maps.Keys(p.Files)))
 	for _, s := range p.InstallScripts {

@@ -133,7 +133,7 @@ func (b *build) newManifest(lock []byte) *image.Manifest {
 	p := b.o.Profile
 	return &image.Manifest{
 		Schema: image.Schema, Name: p.Name, Version: p.Version, Arch: p.Arch, Distro: b.distro,
-		KernelRelease: b.release, KernelArgs: configure.Arguments(p), LockDigest: fmt.Sprintf("%x", sha256.Sum256(lock)),
+		KernelRelease: b.release, KernelArgs: configure.Arguments(p), NoKexec: p.Kernel.NoKexec, LockDigest: fmt.Sprintf("%x", sha256.Sum256(lock)),
 		SELinux: p.System.SELinux, NetworkFormat: image.NetworkFormat(p.System.Network), Created: b.date.Unix(),
 		Layout: p.LayoutFor(), Tools: b.toolNames(), BootLoader: b.loaders, UnpackedBytes: b.unpacked, Files: b.files,
 	}

@@ -61,6 +61,7 @@ func formats() map[string]strict.Format {
 		"port":                  {What: "a port or range and its protocol", Pattern: `[0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp|sctp|dccp)`, Check: checkPort, Examples: []string{"8080/tcp", "5900-5999/tcp"}},
 		"kernel-arg":            {What: "one kernel argument without blanks outside of quotes", Pattern: `([^\s"]|"[^"\r\n]*")+`, Max: 1024, Check: checkKernelArg, Examples: []string{"intel_iommu=on"}},
 		"serial":                {What: "a serial console such as ttyS0,115200n8", Pattern: `(tty(S|AMA|USB|MV|PS|LP|mxc)[0-9]{1,3}|hvc[0-9]{1,3})(,[0-9]{3,7}([noe]([5-8]r?)?)?)?`, Examples: []string{"ttyS0,115200n8"}},
+		"model-glob":            {What: "a glob over a machine's vendor and product, with a blank between them", Pattern: `[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?`, Max: 256, Check: checkGlob, Examples: []string{"Dell Inc. PowerEdge R6?0*"}},
 		"module":                {What: "a kernel module's name", Pattern: `[A-Za-z0-9][A-Za-z0-9_-]*`, Max: 64, Check: checkModule, Examples: []string{"br_netfilter"}},
 		"template":              {What: "a template", Max: strict.MaxSize, Check: checkTemplate},
 		"template-var":          {What: "letters, digits and _", Pattern: `[A-Za-z_][A-Za-z0-9_]*`, Max: 64},

@@ -38,6 +38,7 @@ func TestValuesAreAcceptedAndRefused(t *testing.T) {
 		"kernel-arg":        {[]string{"quiet", "a=b", `dyndbg="file a +p"`, "crashkernel=1G-4G:192M,4G-:256M"}, []string{"", "a b", "root=x", "ro", "rw", "initrd=x", "imgbuild.disk=a", `a="b`, "a\nb"}},
 		"serial":            {[]string{"ttyS0", "ttyS1,115200n8", "ttyAMA0,115200", "hvc0", "ttyS0,9600e7r"}, []string{"", "com1", "ttyS", "/dev/ttyS0", "ttyS0,", "ttyS0 115200"}},
 		"module":            {[]string{"br_netfilter", "8021q", "snd-hda-intel"}, []string{"", "a.ko", "a.ko.xz", "kernel/a", "a b"}},
+		"model-glob":        {[]string{"Dell Inc. PowerEdge R6?0*", "*", "IBM System x3650 M4 -[0-9]*-"}, []string{"", " ", " Dell", "Dell ", "a\nb", "HPE [a", `HPE \`, strings.Repeat("a", 257)}},
 		"mode":              {[]string{"0644", "644", "1777", "04755", "0000"}, []string{"", "64", "0888", "0o644", "u+x", "77777"}},
 		"layout-size":       {[]string{"256MiB", "1GiB", "30%", "100%", "rest"}, []string{"", "1GB", "1G", "1024", "1.5GiB", "0GiB", "-1GiB", "0%", "101%", "all"}},
 		"layout-fixed-size": {[]string{"1GiB"}, []string{"", "30%", "rest", "512KiB"}},

@@ -243,6 +243,9 @@ type Kernel struct {
 	Args []string `yaml:"args,omitempty" check:"kernel-arg"`
 	// Serial is the serial console. Default: none.
 	Serial string `yaml:"serial,omitempty" check:"serial"`
+	// NoKexec are models whose devices do not survive kexec: the installer starts no kernel there without the firmware, but reboots.
+	// Globs over vendor and product, with a blank between them, without regard to case.
+	NoKexec []string `yaml:"no_kexec,omitempty" check:"model-glob"`
 	// Modules are loaded when the system starts.
 	Modules []string `yaml:"modules,omitempty" check:"module"`
 	// Blacklist are modules that are never loaded for a device.

@@ -176,6 +176,10 @@ func checkRelativeGlob(s string) string {
 	if slices.Contains(strings.Split(s, "/"), "..") {
 		return fmt.Sprintf("is %s, and .. leads out", strict.Clip(s))
 	}
+	return checkGlob(s)
+}
+
+func checkGlob(s string) string {
 	if _, err := path.Match(s, ""); err != nil {
 		return fmt.Sprintf("is %s, which is not a glob: a [ or \\ is left open", strict.Clip(s))
 	}
