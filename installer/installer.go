@@ -116,7 +116,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	res, err := r.all(ctx)
 	var e *Error
 	if err != nil && !errors.As(err, &e) {
-		err = &Error{Err: err, Disks: r.states()}
+		e = &Error{Err: err, Disks: r.states()}
+		if r.manifest != nil {
+			e.NoKexec = r.manifest.NoKexec
+		}
+		err = e
 	}
 	return res, err
 }

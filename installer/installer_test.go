@@ -9,7 +9,11 @@ import (
 
 	"imgbuild/image"
 	"imgbuild/installer/blob"
+	"imgbuild/installer/bootloader"
+	"imgbuild/installer/cmdline"
 	"imgbuild/installer/disk"
+	"imgbuild/installer/hw"
+	"imgbuild/installer/report"
 )
 
 func TestMemoryIsCheckedWithBothFigures(t *testing.T) {
@@ -111,6 +115,43 @@ type broken struct{ err error }
 func (b broken) Supports(string) error                      { return b.err }
 func (b broken) Mount(string, string, string, string) error { return b.err }
 func (b broken) Unmount(target string) error                { return errors.New("cannot unmount " + target) }
+
+// warnings keeps what is warned of.
+type warnings []string
+
+func (w *warnings) Line(c report.Class, text string) {
+	if c == report.ClassWarn {
+		*w = append(*w, text)
+	}
+}
+
+func TestAMachineOnWhichKexecIsForbiddenReboots(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for name, c := range map[string]struct {
+		done, want cmdline.Done
+		denied     []string
+		says       string
+	}{
+		"its model is listed":    {cmdline.DoneKexec, cmdline.DoneReboot, []string{"HPE *", "dell inc. poweredge r6?0"}, `so the machine reboots: start another kernel: the image forbids that on machines like "dell inc. poweredge r6?0"`},
+		"another one is":         {cmdline.DoneKexec, cmdline.DoneReboot, []string{"HPE *"}, "so the machine reboots: "}, // there is no kernel
+		"it is to be turned off": {cmdline.DonePoweroff, cmdline.DonePoweroff, []string{"*"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said warnings
+			r := &run{Config: Config{Args: cmdline.Args{Done: c.done}, Report: report.New(&said), Machine: hw.Machine{Vendor: "Dell Inc.", Product: "PowerEdge R640"}},
+				manifest: &image.Manifest{NoKexec: c.denied, KernelRelease: "5"}}
+			r.loadKernel(bootloader.Target{Root: root})
+			got := strings.Join(said, "\n")
+			if r.done != c.want || !strings.Contains(got, c.says) || (got == "") != (c.says == "") || strings.Contains(got, "forbids") != strings.Contains(c.says, "forbids") {
+				t.Errorf("it ends with %v and says %q", r.done, got)
+			}
+		})
+	}
+}
 
 func TestUnmountingGoesOnAfterAnError(t *testing.T) {
 	m := mounts{"/nonexistent/a", "/nonexistent/b"}

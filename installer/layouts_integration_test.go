@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -277,5 +278,8 @@ func TestAnOrderThatIsWithdrawnLeavesTheDisksUntouched(t *testing.T) {
 	var e *Error
 	if !errors.Is(err, gone) || !errors.As(err, &e) || len(e.Disks) != 2 || e.Disks[0].State != Untouched || e.Disks[1].Path != m.disks[1].dev || m.digest() != before {
 		t.Errorf("got %v", err)
+	}
+	if e != nil && !slices.Equal(e.NoKexec, []string{"HPE *"}) {
+		t.Errorf("the old system would be started directly but on %q", e.NoKexec)
 	}
 }

@@ -259,7 +259,7 @@ func (m *machine) makeRelease() {
 	m.manifest = &image.Manifest{
 		Schema: image.Schema, Name: "test", Version: "1", Arch: "x86_64",
 		Distro:        image.Distro{ID: "test", Name: "Test Linux 9", Release: "9"},
-		KernelRelease: release, KernelArgs: []string{"console=tty0", "console=ttyS0,115200n8"},
+		KernelRelease: release, KernelArgs: []string{"console=tty0", "console=ttyS0,115200n8"}, NoKexec: []string{"HPE *"},
 		LockDigest: strings.Repeat("0", 64), SELinux: "disabled", NetworkFormat: image.NMKeyfile, Created: 1,
 		Layout: layout.Layout{Firmware: layout.Both, BIOSLoader: layout.Extlinux, ESPSize: "300MiB", BootSize: "256MiB"},
 		BootLoader: image.BootLoader{Extlinux: &image.Extlinux{}, GRUB: &image.GRUB{

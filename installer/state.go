@@ -31,6 +31,8 @@ type Error struct {
 	Err error
 	// Disks are those that were chosen, in the layout's order; none if the installation did not come so far.
 	Disks []DiskState
+	// NoKexec is the manifest's; nil if there is none, or if the installation did not come so far.
+	NoKexec []string
 }
 
 // Error is one sentence: what failed, and the state of the disks.

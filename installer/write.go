@@ -215,6 +215,9 @@ func (r *run) loadKernel(t bootloader.Target) {
 }
 
 func (r *run) kexec(t bootloader.Target) error {
+	if err := kexec.Allowed(r.manifest.NoKexec, r.Machine); err != nil {
+		return err
+	}
 	if err := kexec.Supported(); err != nil {
 		return err
 	}

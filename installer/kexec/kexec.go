@@ -99,20 +99,21 @@ func supported(read func(string) ([]byte, error), try func() error) error {
 	return nil
 }
 
-// Denied reports whether a list of models has this machine: globs over vendor and product with a blank between them, without
-// regard to case, as "Dell Inc. PowerEdge R6?0*". A glob that is not one denies nothing.
-func Denied(list []string, m hw.Machine) bool {
+// Allowed returns why no other kernel is to be started on this machine, or nil. denied are models: globs over vendor and product
+// with a blank between them, without regard to case, as "Dell Inc. PowerEdge R6?0*". A glob that is not one denies nothing.
+func Allowed(denied []string, m hw.Machine) error {
 	// path.Match treats slashes as path separators, and products have them in their names.
 	plain := func(s string) string {
 		return strings.ReplaceAll(strings.ToLower(strings.Join(strings.Fields(s), " ")), "/", "\x00")
 	}
 	model := plain(m.Vendor + " " + m.Product)
-	for _, glob := range list {
+	for _, glob := range denied {
 		if ok, err := path.Match(plain(glob), model); err == nil && ok {
-			return true
+			return fmt.Errorf("start another kernel: the image forbids that on machines like %q (kernel.no_kexec), and this is %s",
+				glob, strings.TrimSpace(m.Vendor+" "+m.Product))
 		}
 	}
-	return false
+	return nil
 }
 
 // memory copies what is read from readers, one behind the other, into a file that is only in memory. It is rewound.

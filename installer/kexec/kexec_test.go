@@ -72,14 +72,17 @@ func TestModelsAreDenied(t *testing.T) {
 		"": false, "Dell Inc. PowerEdge R640": true, "dell inc. poweredge r6?0*": true, "*R640": true, "*": true, "HPE*": false, "PowerEdge R640": false,
 		"HPE*|*PowerEdge*": true, "[": false, "[|*R640": true,
 	} {
-		if got := Denied(strings.Split(list, "|"), m); got != want {
-			t.Errorf("%q: %v", list, got)
+		if err := Allowed(strings.Split(list, "|"), m); (err != nil) != want {
+			t.Errorf("%q: %v", list, err)
 		}
 	}
-	if !Denied([]string{"ibm system x3650 m4 -*"}, hw.Machine{Vendor: "IBM", Product: "System x3650 M4 -a/b-"}) {
+	if Allowed([]string{"ibm system x3650 m4 -*"}, hw.Machine{Vendor: "IBM", Product: "System x3650 M4 -a/b-"}) == nil {
 		t.Error("a slash ends a glob")
 	}
-	if Denied(nil, m) {
+	if err := Allowed([]string{"HPE*", "*r640"}, m); err == nil || !strings.Contains(err.Error(), `"*r640"`) || !strings.Contains(err.Error(), "Dell Inc. PowerEdge R640") {
+		t.Errorf("it does not say why: %v", err)
+	}
+	if Allowed(nil, m) != nil {
 		t.Error("nobody denied it")
 	}
 }

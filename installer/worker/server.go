@@ -226,19 +226,22 @@ func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, 
 // again; where that cannot be done the machine reboots, and the server lets it boot its disk.
 func (s *served) oldSystem(ctx context.Context, stopped error) cmdline.Done {
 	if err := s.loadOld(ctx, stopped); err != nil {
-		s.say.Info("the old system is started by a reboot: %v", err)
+		s.say.Warn("the old system is started by a reboot: %v", err)
 		return cmdline.DoneReboot
 	}
 	return cmdline.DoneKexec
 }
 
 func (s *served) loadOld(ctx context.Context, stopped error) error {
-	if err := kexec.Supported(); err != nil {
-		return err
-	}
 	var where *installer.Error
 	if !errors.As(stopped, &where) {
 		return kexec.ErrNone
+	}
+	if err := kexec.Allowed(where.NoKexec, s.machine); err != nil {
+		return err
+	}
+	if err := kexec.Supported(); err != nil {
+		return err
 	}
 	all, err := disk.Inventory("/sys", "/proc/self/mountinfo")
 	if err != nil {

@@ -1,10 +1,17 @@
 package worker
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"imgbuild/installer"
+	"imgbuild/installer/cmdline"
+	"imgbuild/installer/hw"
+	"imgbuild/installer/report"
 )
 
 func TestAdaptersCountAsScannedWhenNothingWasAddedForAWhile(t *testing.T) {
@@ -50,6 +57,30 @@ func TestOnlyDisksAndCardsThatAreHardwareCount(t *testing.T) {
 	}
 	if !hasDisk(sys) || !hasNIC(sys) {
 		t.Error("a disk or a card was not seen")
+	}
+}
+
+// lines keeps what is said.
+type lines []string
+
+func (l *lines) Line(_ report.Class, text string) { *l = append(*l, text) }
+
+func TestTheOldSystemIsStartedByARebootWhereKexecIsForbidden(t *testing.T) {
+	for name, c := range map[string]struct {
+		denied []string
+		says   string
+	}{
+		"its model is listed": {[]string{"HPE *"}, report.Prefix + `warning: the old system is started by a reboot: start another kernel: the image forbids that on machines like "HPE *" (kernel.no_kexec), and this is HPE ProLiant DL360 Gen10`},
+		"another one is":      {[]string{"Dell *"}, report.Prefix + "warning: the old system is started by a reboot: "}, // no disk was chosen
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said lines
+			s := &served{worker: &worker{say: report.New(&said), machine: hw.Machine{Vendor: "HPE", Product: "ProLiant DL360 Gen10"}}}
+			done := s.oldSystem(t.Context(), fmt.Errorf("stop: %w", &installer.Error{Err: &withdrawn{"cancelled"}, NoKexec: c.denied}))
+			if got := strings.Join(said, "\n"); done != cmdline.DoneReboot || !strings.HasPrefix(got, c.says) || strings.Contains(got, "forbids") != strings.Contains(c.says, "forbids") {
+				t.Errorf("it ends with %v and says %q", done, got)
+			}
+		})
 	}
 }
 
