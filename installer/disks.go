@@ -12,6 +12,7 @@ import (
 
 	"imgbuild/image/layout"
 	"imgbuild/image/seal"
+	"imgbuild/installer/cmdline"
 	"imgbuild/installer/disk"
 	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/disk/probe"
@@ -227,7 +228,7 @@ func (r *run) mayWrite() error {
 	if err := r.sealed(writes); err != nil {
 		return err
 	}
-	return mayErase(r.candidates, writes, lost, r.Args.Wipe)
+	return mayErase(r.candidates, writes, lost, r.Args)
 }
 
 // sealedError has a sentence of its own and is still an ErrSealed.
@@ -255,7 +256,7 @@ func (r *run) sealed(writes []*look) error {
 		if !written && !l.seal.Protect {
 			continue // the disk of another machine that only lies in this one
 		}
-		if why := l.seal.Refusal(r.Machine.Serial, r.Args.Unseal); why != "" {
+		if why := l.seal.Refusal(r.Machine.Serial, r.Args.Unseal, func(sn string) string { return r.Args.Advice("unseal", sn) }); why != "" {
 			refusals = append(refusals, l.short()+": "+why)
 		}
 	}
@@ -275,33 +276,34 @@ func (e notEmptyError) Is(target error) bool { return target == ErrNotEmpty }
 var ErrNotEmpty = errors.New("the disk is not empty")
 
 // mayErase decides whether the disks that an installation writes to may be written to. lost is what of each would be destroyed,
-// wipe what a person allowed to be. A name in wipe that means another disk, or none, or several, is an error even when the
+// args.Wipe what a person allowed to be. A name there that means another disk, or none, or several, is an error even when the
 // disks are empty: whoever wrote it had another machine or disk in mind.
-func mayErase(all []layout.Candidate, writes []*look, lost [][]probe.Finding, wipe []string) error {
+func mayErase(all []layout.Candidate, writes []*look, lost [][]probe.Finding, args cmdline.Args) error {
 	allowed := map[string]bool{}
-	for _, w := range wipe {
-		if err := covers(all, writes, w, allowed); err != nil {
+	for _, w := range args.Wipe {
+		if err := covers(all, writes, args, w, allowed); err != nil {
 			return err
 		}
 	}
-	var full, args []string
+	var full, names []string
 	for i, l := range writes {
 		if len(lost[i]) > 0 && !allowed[l.candidate.ID] {
 			full = append(full, fmt.Sprintf("%s is not empty: %s", l.short(), disk.Findings(lost[i])))
-			args = append(args, "imgbuild.wipe="+l.candidate.Argument(all))
+			names = append(names, l.candidate.Argument(all))
 		}
 	}
 	switch len(full) {
 	case 0:
 		return nil
 	case 1:
-		return notEmptyError(fmt.Sprintf("check disk: %s; to destroy that, boot with %s", full[0], args[0]))
+		return notEmptyError(fmt.Sprintf("check disk: %s; to destroy that, %s", full[0], args.Advice("wipe", names...)))
 	}
-	return notEmptyError(fmt.Sprintf("check disks: %s; to destroy all of that, boot with %s", strings.Join(full, "; "), strings.Join(args, " ")))
+	return notEmptyError(fmt.Sprintf("check disks: %s; to destroy all of that, %s", strings.Join(full, "; "), args.Advice("wipe", names...)))
 }
 
 // covers finds the disk that one name in wipe means, which has to be one that is written to.
-func covers(all []layout.Candidate, writes []*look, name string, allowed map[string]bool) error {
+func covers(all []layout.Candidate, writes []*look, args cmdline.Args, name string, allowed map[string]bool) error {
+	said := args.Argument("wipe", name)
 	var targets []string
 	for _, l := range writes {
 		targets = append(targets, l.short())
@@ -317,9 +319,9 @@ func covers(all []layout.Candidate, writes []*look, name string, allowed map[str
 	}
 	switch {
 	case len(hits) == 0:
-		return choiceError(fmt.Sprintf("check disks: imgbuild.wipe=%s names no disk of this machine, and the installation would go to %s; correct the argument or leave it out", name, and(targets)))
+		return choiceError(fmt.Sprintf("check disks: %s names no disk of this machine, and the installation would go to %s; correct the argument or leave it out", said, and(targets)))
 	case len(hits) > 1:
-		return choiceError(fmt.Sprintf("check disks: imgbuild.wipe=%s names %d disks; write imgbuild.wipe=%s", name, len(hits), hits[0].Argument(all)))
+		return choiceError(fmt.Sprintf("check disks: %s names %d disks; write %s", said, len(hits), args.Argument("wipe", hits[0].Argument(all))))
 	}
 	for _, l := range writes {
 		if l.candidate.ID == hits[0].ID {
@@ -327,6 +329,6 @@ func covers(all []layout.Candidate, writes []*look, name string, allowed map[str
 			return nil
 		}
 	}
-	return choiceError(fmt.Sprintf("check disks: imgbuild.wipe=%s names %s, but the installation would go to %s; make imgbuild.disk= and imgbuild.wipe= name the same disks",
-		name, hits[0].Describe(), and(targets)))
+	return choiceError(fmt.Sprintf("check disks: %s names %s, but the installation would go to %s; name the same disks to install to and to wipe",
+		said, hits[0].Describe(), and(targets)))
 }

@@ -50,26 +50,32 @@ func TestOnlyNamedDisksMayBeErased(t *testing.T) {
 		wipe      []string
 		is        error
 		says      string
+		server    string
 	}{
-		"empty disks":                         {nil, nil, nil, nil, ""},
-		"full disks, all named":               {table, lvm, []string{"S3Z1", "PHL 1"}, nil, ""},
-		"a full disk, named twice":            {table, nil, []string{"S3Z1", "/dev/sda"}, nil, ""},
-		"empty disks, one named all the same": {nil, nil, []string{"S3Z1"}, nil, ""},
+		"empty disks":                         {nil, nil, nil, nil, "", ""},
+		"full disks, all named":               {table, lvm, []string{"S3Z1", "PHL 1"}, nil, "", ""},
+		"a full disk, named twice":            {table, nil, []string{"S3Z1", "/dev/sda"}, nil, "", ""},
+		"empty disks, one named all the same": {nil, nil, []string{"S3Z1"}, nil, "", ""},
 		"a full disk": {table, nil, nil, ErrNotEmpty, "check disk: " + sda + " is not empty: GUID partition table with 1 partition; " +
-			`partition 1: XFS file system "data" (1 GiB); to destroy that, boot with imgbuild.wipe=S3Z1`},
+			`partition 1: XFS file system "data" (1 GiB); to destroy that, boot with imgbuild.wipe=S3Z1`, ""},
 		"two full disks": {table, lvm, nil, ErrNotEmpty, "check disks: " + sda + " is not empty: GUID partition table with 1 partition; " +
 			`partition 1: XFS file system "data" (1 GiB); ` + nvme + " is not empty: LVM physical volume; " +
-			"to destroy all of that, boot with imgbuild.wipe=S3Z1 imgbuild.wipe=/dev/disk/by-path/pci-0000:65:00.0-nvme-1"},
+			"to destroy all of that, boot with imgbuild.wipe=S3Z1 imgbuild.wipe=/dev/disk/by-path/pci-0000:65:00.0-nvme-1", ""},
 		"two full disks, one named": {table, lvm, []string{"/dev/sda"}, ErrNotEmpty, "check disk: " + nvme + " is not empty: LVM physical volume; " +
-			"to destroy that, boot with imgbuild.wipe=/dev/disk/by-path/pci-0000:65:00.0-nvme-1"},
+			"to destroy that, boot with imgbuild.wipe=/dev/disk/by-path/pci-0000:65:00.0-nvme-1", ""},
 		"a disk is named that is not written to": {nil, nil, []string{"S3Z1", "WD1"}, layout.ErrChoice, "check disks: imgbuild.wipe=WD1 names /dev/sdb (WDC, serial WD1, 1 TiB, sata), " +
-			"but the installation would go to " + sda + " and " + nvme + "; make imgbuild.disk= and imgbuild.wipe= name the same disks"},
+			"but the installation would go to " + sda + " and " + nvme + "; name the same disks to install to and to wipe", ""},
 		"nobody's disk is named": {nil, nil, []string{"X"}, layout.ErrChoice, "check disks: imgbuild.wipe=X names no disk of this machine, " +
-			"and the installation would go to " + sda + " and " + nvme + "; correct the argument or leave it out"},
+			"and the installation would go to " + sda + " and " + nvme + "; correct the argument or leave it out", ""},
+		"two full disks, and a server has the order": {table, lvm, nil, ErrNotEmpty, "check disks: " + sda + " is not empty: GUID partition table with 1 partition; " +
+			`partition 1: XFS file system "data" (1 GiB); ` + nvme + " is not empty: LVM physical volume; " +
+			"to destroy all of that, order it with --wipe S3Z1 --wipe /dev/disk/by-path/pci-0000:65:00.0-nvme-1", "http://10.0.0.1"},
+		"nobody's disk is named in an order": {nil, nil, []string{"PHL X"}, layout.ErrChoice, `check disks: --wipe "PHL X" names no disk of this machine, ` +
+			"and the installation would go to " + sda + " and " + nvme + "; correct the argument or leave it out", "http://10.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := disks()
-			err := mayErase(machineOf(list).candidates, list[:2], [][]probe.Finding{c.sda, c.nvme}, c.wipe)
+			err := mayErase(machineOf(list).candidates, list[:2], [][]probe.Finding{c.sda, c.nvme}, cmdline.Args{Server: c.server, Wipe: c.wipe})
 			if !errors.Is(err, c.is) || err != nil && err.Error() != c.says {
 				t.Errorf("got  %v\nwant %s", err, c.says)
 			}
@@ -77,12 +83,12 @@ func TestOnlyNamedDisksMayBeErased(t *testing.T) {
 	}
 	list := disks()
 	list[2].candidate.Serial = "S3Z1"
-	err := mayErase(machineOf(list).candidates, list[:1], [][]probe.Finding{nil}, []string{"S3Z1"})
+	err := mayErase(machineOf(list).candidates, list[:1], [][]probe.Finding{nil}, cmdline.Args{Wipe: []string{"S3Z1"}})
 	if err == nil || !strings.Contains(err.Error(), "names 2 disks; write imgbuild.wipe=/dev/disk/by-path/pci-0000:00:17.0-ata-1") {
 		t.Errorf("a serial number that two disks share: %v", err)
 	}
 	list[2].candidate.Unusable = "it is a second path to /dev/sda"
-	if err := mayErase(machineOf(list).candidates, list[:1], [][]probe.Finding{table}, []string{"S3Z1"}); err != nil {
+	if err := mayErase(machineOf(list).candidates, list[:1], [][]probe.Finding{table}, cmdline.Args{Wipe: []string{"S3Z1"}}); err != nil {
 		t.Errorf("a disk with two paths: %v", err)
 	}
 }
@@ -108,19 +114,21 @@ func TestASealStopsTheInstallationUnlessItsMachineIsNamed(t *testing.T) {
 		written, beside seal.Record
 		unseal          []string
 		stops           []string // texts in the refusal
+		server          string
 	}{
-		"its own disk":                                  {mine, seal.Record{}, nil, nil},
-		"its own disk, protected":                       {protect(mine), seal.Record{}, nil, []string{"/dev/sda", "protects it"}},
-		"its own disk, protected and named":             {protect(mine), seal.Record{}, []string{"SN-ME"}, nil},
-		"another machine's disk":                        {other, seal.Record{}, nil, []string{"/dev/sda", "SN-OTHER"}},
-		"another machine's disk, its own named":         {other, seal.Record{}, []string{"SN-ME"}, []string{"SN-OTHER"}},
-		"another machine's disk, named":                 {other, seal.Record{}, []string{"SN-OTHER"}, nil},
-		"another machine's disk beside it":              {mine, other, nil, nil},
-		"another machine's protected disk beside it":    {mine, protect(other), nil, []string{"/dev/sdb", "SN-OTHER"}},
-		"its own protected disk beside it":              {seal.Record{}, protect(mine), nil, []string{"/dev/sdb", "protects it"}},
-		"both protected, one named":                     {protect(mine), protect(other), []string{"SN-ME"}, []string{"/dev/sdb"}},
-		"both protected":                                {protect(mine), protect(other), nil, []string{"/dev/sda", "/dev/sdb"}},
-		"a seal of a machine that had no serial number": {seal.Record{Serial: ""}, seal.Record{}, nil, nil},
+		"its own disk":                                       {mine, seal.Record{}, nil, nil, ""},
+		"its own disk, protected":                            {protect(mine), seal.Record{}, nil, []string{"/dev/sda", "protects it"}, ""},
+		"its own disk, protected and named":                  {protect(mine), seal.Record{}, []string{"SN-ME"}, nil, ""},
+		"another machine's disk":                             {other, seal.Record{}, nil, []string{"/dev/sda", "SN-OTHER", "boot with imgbuild.unseal=SN-OTHER"}, ""},
+		"another machine's disk, its own named":              {other, seal.Record{}, []string{"SN-ME"}, []string{"SN-OTHER"}, ""},
+		"another machine's disk, named":                      {other, seal.Record{}, []string{"SN-OTHER"}, nil, ""},
+		"another machine's disk beside it":                   {mine, other, nil, nil, ""},
+		"another machine's protected disk beside it":         {mine, protect(other), nil, []string{"/dev/sdb", "SN-OTHER"}, ""},
+		"its own protected disk beside it":                   {seal.Record{}, protect(mine), nil, []string{"/dev/sdb", "protects it"}, ""},
+		"both protected, one named":                          {protect(mine), protect(other), []string{"SN-ME"}, []string{"/dev/sdb"}, ""},
+		"both protected":                                     {protect(mine), protect(other), nil, []string{"/dev/sda", "/dev/sdb"}, ""},
+		"a seal of a machine that had no serial number":      {seal.Record{Serial: ""}, seal.Record{}, nil, nil, ""},
+		"another machine's disk, and a server has the order": {other, seal.Record{}, nil, []string{"/dev/sda", "order it with --unseal SN-OTHER"}, "http://10.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := disks()
@@ -129,7 +137,7 @@ func TestASealStopsTheInstallationUnlessItsMachineIsNamed(t *testing.T) {
 				list[2].seal = sealOf(t, c.beside)
 			}
 			r := machineOf(list)
-			r.Machine, r.Args = hw.Machine{Serial: "SN-ME"}, cmdline.Args{Unseal: c.unseal}
+			r.Machine, r.Args = hw.Machine{Serial: "SN-ME"}, cmdline.Args{Unseal: c.unseal, Server: c.server}
 			err := r.sealed(list[:2])
 			if (err == nil) != (c.stops == nil) || err != nil && !errors.Is(err, ErrSealed) {
 				t.Fatalf("got %v", err)

@@ -81,11 +81,11 @@ func (c *chooser) named(names []string) error {
 		}
 		switch {
 		case len(hits) == 0:
-			return refuse("imgbuild.disk=%s names no disk of this machine; it has%s", name, c.list(c.offer(), nil))
+			return refuse("%q names no disk of this machine; it has%s", name, c.list(c.offer(), nil))
 		case len(hits) > 1:
-			return refuse("imgbuild.disk=%s names %d disks; choose with imgbuild.disk=%s", name, len(hits), c.list(hits, nil))
+			return refuse("%q names %d disks; name one of them as%s", name, len(hits), c.list(hits, nil))
 		case c.taken[hits[0].ID]:
-			return refuse("imgbuild.disk=%s names %s, which is named already for another disk of the layout", name, hits[0].Describe())
+			return refuse("%q names %s, which is named already for another disk of the layout", name, hits[0].Describe())
 		case hits[0].Unusable != "":
 			return refuse("%s cannot be taken: %s", hits[0].Describe(), hits[0].Unusable)
 		}
@@ -217,15 +217,15 @@ func (c *chooser) none(indexes []int, fits []*Candidate) error {
 	if h.equal(Hints{Prefer: h.Prefer}) {
 		switch {
 		case len(fits) == 0 && len(offer) == 0 && len(c.taken) == 0:
-			return refuse("this machine has no disk but virtual ones, which are taken only when they are named with imgbuild.disk=")
+			return refuse("this machine has no disk but virtual ones, which are taken only when they are named with imgbuild.disk= or an order's --disk")
 		case len(fits) == 0 && len(offer) == 0:
 			return refuse("no disk is left for %s; all that the machine has are taken by other disks of the layout", c.names(indexes))
 		case len(fits) == 0:
-			return refuse("no disk may be taken for %s without being named; choose with imgbuild.disk=%s", c.names(indexes), c.list(offer, nil))
+			return refuse("no disk may be taken for %s without being named; choose with imgbuild.disk= or an order's --disk%s", c.names(indexes), c.list(offer, nil))
 		}
-		return refuse("%s need %d disks and %d may be taken without being named; choose with imgbuild.disk=%s", c.names(indexes), len(indexes), len(fits), c.list(offer, nil))
+		return refuse("%s need %d disks and %d may be taken without being named; choose with imgbuild.disk= or an order's --disk%s", c.names(indexes), len(indexes), len(fits), c.list(offer, nil))
 	}
-	return refuse("match: %s of %s fits %d disks of the machine and %d are needed; correct it, or choose with imgbuild.disk=%s",
+	return refuse("match: %s of %s fits %d disks of the machine and %d are needed; correct it, or choose with imgbuild.disk= or an order's --disk%s",
 		h, c.names(indexes), len(fits), len(indexes), c.list(offer, nil))
 }
 
@@ -236,7 +236,7 @@ func (c *chooser) tie(indexes []int) error {
 	if n := len(indexes); n > 1 {
 		what = fmt.Sprintf("are %d disks", n)
 	}
-	text := fmt.Sprintf("%s %s, and %d fit; choose with imgbuild.disk=, or with match: in the layout as below", c.names(indexes), what, len(fits))
+	text := fmt.Sprintf("%s %s, and %d fit; choose with imgbuild.disk= or an order's --disk, or with match: in the layout as below", c.names(indexes), what, len(fits))
 	text += c.list(fits, func(d *Candidate) string { return deciding(fits, []*Candidate{d}) })
 	if n := len(indexes); n > 1 {
 		if h := decidingAny(fits, n); h != "" {

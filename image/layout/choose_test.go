@@ -88,7 +88,7 @@ func TestWhatIsNotClearIsRefused(t *testing.T) {
 		want  []string
 	}{
 		"a tie": {Layout{}, nil, rack(), []string{
-			"choose disks: disk1 is one disk, and 5 fit; choose with imgbuild.disk=, or with match: in the layout as below",
+			"choose disks: disk1 is one disk, and 5 fit; choose with imgbuild.disk= or an order's --disk, or with match: in the layout as below",
 			"\n  S661: /dev/sda (SAMSUNG MZ7L3480, serial S661, 447.1 GiB, sata); match: {serial: \"S661\"}",
 			"\n  ZA1: /dev/sdc (ST8000NM, serial ZA1, 7.3 TiB, sas); match: {rotational: true}",
 		}},
@@ -108,8 +108,8 @@ func TestWhatIsNotClearIsRefused(t *testing.T) {
 		"a mirror on one disk":                {Layout{Preset: Mirror}, nil, rack()[4:], []string{"disk1 and disk2 need 2 disks and 1 may be taken without being named"}},
 		"hints that fit nothing":              {one(Hints{Size: "2TB"}), nil, rack(), []string{`match: {size: "2TB"} of disk1 fits 0 disks of the machine and 1 are needed`, "\n  S661: "}},
 		"hints of a kind do not name":         {one(Hints{Transport: "usb"}), nil, rack(), []string{"fits 0 disks"}},
-		"a name that is nobody's":             {Layout{}, []string{"S999"}, rack(), []string{"imgbuild.disk=S999 names no disk of this machine; it has\n  4C53: "}},
-		"a name that is two disks'":           {Layout{}, []string{"X"}, []Candidate{{ID: "sda", Path: "/dev/sda", Serial: "X"}, {ID: "sdb", Path: "/dev/sdb", Serial: "X"}}, []string{"imgbuild.disk=X names 2 disks; choose with imgbuild.disk=\n  /dev/sda: "}},
+		"a name that is nobody's":             {Layout{}, []string{"S999"}, rack(), []string{"\"S999\" names no disk of this machine; it has\n  4C53: "}},
+		"a name that is two disks'":           {Layout{}, []string{"X"}, []Candidate{{ID: "sda", Path: "/dev/sda", Serial: "X"}, {ID: "sdb", Path: "/dev/sdb", Serial: "X"}}, []string{"\"X\" names 2 disks; name one of them as\n  /dev/sda: "}},
 		"a name twice":                        {Layout{Preset: Mirror}, []string{"S661", "/dev/sda"}, rack(), []string{"which is named already"}},
 		"more names than disks":               {Layout{}, []string{"S661", "S662"}, rack(), []string{"2 disks are named and the layout has 1"}},
 		"a disk that cannot be used":          {Layout{}, []string{"/dev/sde"}, rack(), []string{"cannot be taken: it is read-only"}},

@@ -185,20 +185,21 @@ func (s *Seal) SignedBy(key image.PublicKey) bool {
 }
 
 // Refusal says in one sentence why a machine with this serial number may not be installed over the seal, or "". Unseal are the
-// serial numbers of seals that a person said are to be broken: each covers what names exactly that serial number.
-func (s *Seal) Refusal(serial string, unseal []string) string {
+// serial numbers of seals that a person said are to be broken: each covers what names exactly that serial number. advise tells a
+// person how to say that.
+func (s *Seal) Refusal(serial string, unseal []string, advise func(serial string) string) string {
 	for _, r := range []*Record{&s.Record, s.second} {
 		if r == nil {
 			continue
 		}
-		if why := r.refusal(serial, unseal); why != "" {
+		if why := r.refusal(serial, unseal, advise); why != "" {
 			return why
 		}
 	}
 	return ""
 }
 
-func (r *Record) refusal(serial string, unseal []string) string {
+func (r *Record) refusal(serial string, unseal []string, advise func(serial string) string) string {
 	owner := identity.Serial(r.Serial)
 	named := identity.Junk(owner) == ""
 	if named && slices.ContainsFunc(unseal, func(u string) bool { return identity.Serial(u) == owner }) {
@@ -210,9 +211,9 @@ func (r *Record) refusal(serial string, unseal []string) string {
 	}
 	switch {
 	case named && owner != identity.Serial(serial):
-		return fmt.Sprintf("its seal says that it is the disk of another machine, with serial number %q (%s): if it is to be installed here, have the order unseal %s", owner, what, owner)
+		return fmt.Sprintf("its seal says that it is the disk of another machine, with serial number %q (%s): if it is to be installed here, %s", owner, what, advise(owner))
 	case named && r.Protect:
-		return fmt.Sprintf("its seal protects it (%s): if it is to be installed again, have the order unseal %s", what, owner)
+		return fmt.Sprintf("its seal protects it (%s): if it is to be installed again, %s", what, advise(owner))
 	case r.Protect:
 		return fmt.Sprintf("its seal protects it and names no machine (%s): if nobody needs it, erase the seal with wipefs or dd", what)
 	}

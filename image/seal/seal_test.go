@@ -159,7 +159,7 @@ func TestASealOfALaterVersionStillRefuses(t *testing.T) {
 		copy(c[atRecord:], record)
 		binary.LittleEndian.PutUint32(c[atLength:], uint32(len(record)))
 	}))
-	if err != nil || s.Schema != 7 || s.Refusal("SN-WEB1", nil) == "" {
+	if err != nil || s.Schema != 7 || s.Refusal("SN-WEB1", nil, advise) == "" {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -188,6 +188,9 @@ func TestWhatCannotBeSealed(t *testing.T) {
 	}
 }
 
+// advise tells how to break a seal, in the place of the installer.
+func advise(sn string) string { return "break the seal of " + sn }
+
 func TestWhichSealsStopAnInstallation(t *testing.T) {
 	day := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {
@@ -199,12 +202,12 @@ func TestWhichSealsStopAnInstallation(t *testing.T) {
 	}{
 		{"one's own", Record{Serial: "SN-1A"}, "SN-1A", nil, ""},
 		{"one's own with blanks", Record{Serial: "SN-1A"}, " SN-1A ", nil, ""},
-		{"one's own, protected", Record{Serial: "SN-1A", Protect: true, Order: "o9", Image: "web/1"}, "SN-1A", nil, `its seal protects it (it was installed with "web/1" by order "o9" on 2026-11-21): if it is to be installed again, have the order unseal SN-1A`},
+		{"one's own, protected", Record{Serial: "SN-1A", Protect: true, Order: "o9", Image: "web/1"}, "SN-1A", nil, `its seal protects it (it was installed with "web/1" by order "o9" on 2026-11-21): if it is to be installed again, break the seal of SN-1A`},
 		{"one's own, protected and covered", Record{Serial: "SN-1A", Protect: true}, "SN-1A", []string{"SN-9Z", "SN-1A"}, ""},
 		{"protected, another covered", Record{Serial: "SN-1A", Protect: true}, "SN-1A", []string{"SN-9Z"}, "protects it"},
 		{"protected, covered but for a letter", Record{Serial: "SN-1A", Protect: true}, "SN-1A", []string{"sn-1a", "SN-1", "SN-1AA", ""}, "protects it"},
 		{"another's", Record{Serial: "SN-9Z", Image: "db/3"}, "SN-1A", nil, `another machine, with serial number "SN-9Z" (it was installed with "db/3" on 2026-11-21)`},
-		{"another's, one's own covered", Record{Serial: "SN-9Z"}, "SN-1A", []string{"SN-1A"}, "unseal SN-9Z"},
+		{"another's, one's own covered", Record{Serial: "SN-9Z"}, "SN-1A", []string{"SN-1A"}, "break the seal of SN-9Z"},
 		{"another's and covered", Record{Serial: "SN-9Z", Protect: true}, "SN-1A", []string{"SN-9Z"}, ""},
 		{"another's for a machine without a number", Record{Serial: "SN-9Z"}, "", nil, "another machine"},
 		{"of a machine without a number", Record{}, "SN-1A", nil, ""},
@@ -213,7 +216,7 @@ func TestWhichSealsStopAnInstallation(t *testing.T) {
 	} {
 		tt.seal.Time = day
 		s := &Seal{Record: tt.seal}
-		got := s.Refusal(tt.serial, tt.unseal)
+		got := s.Refusal(tt.serial, tt.unseal, advise)
 		if (got == "") != (tt.says == "") || !strings.Contains(got, tt.says) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.says)
 		}
@@ -229,7 +232,7 @@ func TestASealThatWasBeingWrittenAnewRefusesForBothOfItsCopies(t *testing.T) {
 		"the first is old": append(bytes.Clone(old[:copySize]), fresh[copySize:]...),
 	} {
 		s, err := Parse(b)
-		if err != nil || s.Refusal("SN-1A", nil) == "" || s.Refusal("SN-1A", []string{"SN-1A"}) != "" || !s.SignedBy(k.Public()) {
+		if err != nil || s.Refusal("SN-1A", nil, advise) == "" || s.Refusal("SN-1A", []string{"SN-1A"}, advise) != "" || !s.SignedBy(k.Public()) {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
@@ -256,7 +259,7 @@ func FuzzParse(f *testing.F) {
 		if s.SignedBy(k.Public()) && s.Record != (Record{Schema: 1, Serial: "SN-WEB1", Order: "o7k2", Image: "web/2.1", Time: s.Time, Protect: true}) {
 			t.Errorf("the key vouches for what it never signed: %+v", s)
 		}
-		if s.Protect && s.Refusal(s.Serial, nil) == "" {
+		if s.Protect && s.Refusal(s.Serial, nil, advise) == "" {
 			t.Errorf("a protected disk is not refused: %+v", s)
 		}
 	})

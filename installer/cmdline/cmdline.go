@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"imgbuild/image"
@@ -189,6 +190,30 @@ func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 		return a, fmt.Errorf("read the server's plan: %w", err)
 	}
 	return p.args, nil
+}
+
+// Argument is how a person says an argument that Args have from one: imgbuild.wipe=SN on the kernel command line, or, where a server
+// has the order, --wipe SN of imgctl.
+func (a Args) Argument(key, value string) string {
+	if strings.ContainsAny(value, " \t") {
+		value = strconv.Quote(value)
+	}
+	if a.Server != "" {
+		return "--" + key + " " + value
+	}
+	return Prefix + key + "=" + value
+}
+
+// Advice tells a person to give an argument once for each value.
+func (a Args) Advice(key string, values ...string) string {
+	text := "boot with"
+	if a.Server != "" {
+		text = "order it with"
+	}
+	for _, v := range values {
+		text += " " + a.Argument(key, v)
+	}
+	return text
 }
 
 type parser struct {

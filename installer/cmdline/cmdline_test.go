@@ -242,3 +242,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAdviceIsWhatAPersonCanDo(t *testing.T) {
+	for name, c := range map[string]struct {
+		args   Args
+		values []string
+		want   string
+	}{
+		"on the kernel command line":      {Args{}, []string{"S1", "SN 2"}, `boot with imgbuild.wipe=S1 imgbuild.wipe="SN 2"`},
+		"with the order, where it has it": {Args{Server: "http://a"}, []string{"S1", "SN 2"}, `order it with --wipe S1 --wipe "SN 2"`},
+	} {
+		if got := c.args.Advice("wipe", c.values...); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}
