@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -178,7 +179,10 @@ func (s Scenario) bootInstaller(n *Network) (Boot, error) {
 		n.Web().Put(image.BootIPXEFile, []byte(text))
 		return Boot{Kind: BootNetwork}, nil
 	}
-	args = append([]string{"imgbuild.mode=install", "imgbuild.manifest=" + n.URL(image.ManifestFile), "console=ttyS0,115200n8"}, args...)
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "imgbuild.mode=") }) {
+		args = append(args, "imgbuild.mode=install")
+	}
+	args = append([]string{"imgbuild.manifest=" + n.URL(image.ManifestFile), "console=ttyS0,115200n8"}, args...)
 	return Boot{Kind: BootKernel, Kernel: filepath.Join(s.Release, image.KernelFile), Initrd: filepath.Join(s.Release, image.InitramfsFile),
 		Append: strings.Join(args, " ")}, nil
 }

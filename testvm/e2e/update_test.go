@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"imgbuild/image/layout"
+	"imgbuild/server/registry"
 	"imgbuild/testvm"
 	"imgbuild/testvm/standin"
 )
@@ -148,50 +149,45 @@ func TestAMachineIsPreviewedAndKeepsItsSystemWhenTheOrderIsWithdrawn(t *testing.
 	r := newRack(t, "withdrawn")
 	const sn = "SN-WITHDRAWN"
 	r.know(sn, "  hostname: first.example.org\n  layout:\n    preset: lvm\n")
-	r.ctl("order", "install", sn, "--image", shared.manifest.Name, "--reason", "a new machine", "--done", "poweroff")
+	r.ctl("order", "install", sn, "--image", shared.manifest.Name, "--reason", "a new machine")
 	s := scenario(t, "withdrawn", emptyDisk(t, "WITHDRAWN", 8<<30))
 	s.SMBIOS = testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
 	m := r.machine(s, "install")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*finish)
 	defer cancel()
 	r.expect(m, finish, `imgbuild: done: `)
+	r.expect(m, reach, `imgserve: machine `+sn+` .*boots its own disk`)
+	if err := m.Console().Login(ctx, "root", testvm.DemoPassword); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState(sn, registry.Installed)
+	if err := m.Console().Send("systemctl poweroff\n"); err != nil {
+		t.Fatal(err)
+	}
 	if exit, err := m.Wait(ctx); err != nil || !exit.PoweredOff() {
 		t.Fatalf("it did not power off: %+v, %v", exit, err)
 	}
 	m.Close()
 
 	before := digests(t, s.Disks)
-	shown := make(chan string, 1)
-	go func() {
-		out, err := r.server.Ctl(ctx, "plan", sn, "--image", shared.manifest.Name, "--layout", "server", "--wipe", "WITHDRAWN", "--reason", "what would happen")
-		if err != nil {
-			out += err.Error()
-		}
-		shown <- out
-	}()
+	r.ctl("plan", sn, "--image", shared.manifest.Name, "--layout", "server", "--wipe", "WITHDRAWN", "--reason", "what would happen", "--no-wait")
 	m = r.machine(s, "preview")
-	// Either the order comes before the machine's first question, or the machine boots its disk and has to be sent round again.
-	r.expect(m, finish, `imgbuild: step 1/|boots its own disk`)
-	if !strings.Contains(m.Console().Text(), "imgbuild: step 1/") {
-		t.Fatal("the machine came before the order of the preview")
-	}
-	out := <-shown
-	t.Logf("imgctl plan:\n%s", out)
+	r.expect(m, finish, `imgbuild: step 1/`)
+	r.expect(m, reach, `imgserve: machine `+sn+` .*boots its own disk`)
+	m.Close()
+	out := r.ctl("order", "show", sn)
+	t.Logf("imgctl order show:\n%s", out)
 	for _, want := range []string{"volume group system", "/var/log/audit", "xfs"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the preview does not speak of %q", want)
 		}
 	}
-	r.expect(m, reach, `imgserve: machine `+sn+` .*boots its own disk`)
 	if after := digests(t, s.Disks); !slices.Equal(before, after) {
 		t.Error("a preview changed the disk")
 	}
-	if err := m.Console().Login(ctx, "root", testvm.DemoPassword); err != nil {
-		t.Fatal(err)
-	}
 
 	r.ctl("order", "install", sn, "--image", shared.manifest.Name, "--reason", "a mistake", "--wipe", "WITHDRAWN")
-	restart(t, m)
+	m = r.machine(s, "withdrawn")
 	r.expect(m, finish, `imgbuild: step 1/`)
 	r.ctl("order", "cancel", sn, "--reason", "it was the wrong machine")
 	r.expect(m, finish, `imgbuild: .*nothing was written.*`)
