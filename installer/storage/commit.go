@@ -25,42 +25,35 @@ const sealAtMBR = mib - seal.Size
 // ErrNotUndone is wrapped when Commit failed and what it had written could not be taken back.
 var ErrNotUndone = errors.New("and what was written could not be undone")
 
-// commit makes disks bootable: seals, code behind sector 0 and tables on all of them, each read back, and only then sector 0 of
-// every disk: of data disks first, of boot disks last, and of these the one that the firmware starts first at the very end. When
-// anything fails, all of it is taken back, sectors 0 first.
+// commit makes disks bootable: seals, code behind sector 0 and tables, each read back. Disks from which nothing boots are done
+// first, sector 0 included, so that whatever boots finds them. Of boot disks everything but what makes them bootable comes
+// before that of any, and that of the one which the firmware starts first at the very end. When anything fails, all of it is
+// taken back, sectors 0 first.
 func commit(disks []*work, code map[string]BootCode) error {
-	order := commitOrder(disks)
-	last := make([][]gpt.Write, len(order))
-	groups := make([][][]gpt.Write, len(order))
-	for i, w := range order {
+	data, boot := commitOrder(disks)
+	order := append(data[:len(data):len(data)], boot...)
+	groups := map[*work][][]gpt.Write{}
+	for _, w := range order {
 		g, err := w.encode(code[w.Name])
 		if err != nil {
 			return fmt.Errorf("write partition table of %s: %w", w.Path, err)
 		}
-		groups[i], last[i] = g[:len(g)-1], g[len(g)-1]
+		groups[w] = g
 	}
 	err := func() error {
-		for i, w := range order {
-			w.committed = true
-			if err := w.do("write partition table of", func(d device) error {
-				if err := write(d, groups[i]); err != nil {
+		for _, list := range [][]*work{data, boot} {
+			for _, w := range list {
+				w.committed = true
+				g := groups[w]
+				if err := w.put(g[:len(g)-w.last()], false); err != nil {
 					return err
 				}
-				dropCache(d)
-				return w.table.readBack(d, false)
-			}); err != nil {
-				return err
 			}
-		}
-		for i, w := range order {
-			if err := w.do("write partition table of", func(d device) error {
-				if err := write(d, [][]gpt.Write{last[i]}); err != nil {
+			for _, w := range list {
+				g := groups[w]
+				if err := w.put(g[len(g)-w.last():], true); err != nil {
 					return err
 				}
-				dropCache(d)
-				return w.table.readBack(d, true)
-			}); err != nil {
-				return err
 			}
 		}
 		return nil
@@ -74,9 +67,31 @@ func commit(disks []*work, code map[string]BootCode) error {
 	return err
 }
 
-// commitOrder is data disks first, and the firmware's first disk last.
-func commitOrder(disks []*work) []*work {
-	var data, boot []*work
+// last is how many groups of writes make the disk bootable: sector 0; but where a GPT holds what is kept, sector 0 says already
+// that there is one, and firmware believes the first copy as soon as it is there.
+func (w *work) last() int {
+	if w.Table == layout.GPT && w.interim != nil {
+		return 2
+	}
+	return 1
+}
+
+// put writes groups, the last ones of the disk where whole is true, and reads back what is a table by then.
+func (w *work) put(groups [][]gpt.Write, whole bool) error {
+	return w.do("write partition table of", func(d device) error {
+		if err := write(d, groups); err != nil {
+			return err
+		}
+		if !whole && w.last() > 1 {
+			return nil
+		}
+		dropCache(d)
+		return w.table.readBack(d, whole)
+	})
+}
+
+// commitOrder is disks from which nothing boots, and boot disks with the firmware's first one last.
+func commitOrder(disks []*work) (data, boot []*work) {
 	for _, w := range disks {
 		switch {
 		case w.table == nil:
@@ -86,7 +101,7 @@ func commitOrder(disks []*work) []*work {
 			data = append(data, w)
 		}
 	}
-	return append(data, boot...)
+	return data, boot
 }
 
 // encode returns the writes to a disk; the last group is sector 0.

@@ -145,7 +145,7 @@ func TestWheneverPowerFailsADiskBootsOneWholeSystemOrNothing(t *testing.T) {
 						t.Errorf("%s: %s boots a mixture", moment, d.Name)
 					case m.old && (!filled(disks, c.old, "old") || !tablesOfData(t, disks, c.old, oldIDs)):
 						t.Errorf("%s: %s boots the old system, which is no longer whole", moment, d.Name)
-					case m.fresh && !filled(disks, fresh, "new"):
+					case m.fresh && (!filled(disks, fresh, "new") || !tablesOfData(t, disks, fresh, ids)):
 						t.Errorf("%s: %s boots the new system, which is not whole yet", moment, d.Name)
 					}
 					seen.old, seen.fresh = seen.old || m.old, seen.fresh || m.fresh

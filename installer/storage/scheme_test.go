@@ -80,10 +80,13 @@ func schemes() map[string]crash {
 		}
 	}
 	return map[string]crash{
-		"one disk":                               {old: scheme(oneDisk("sda", 512)), fresh: always(scheme(oneDisk("sda", 512)))},
-		"one disk of 4096-byte sectors":          {old: scheme(oneDisk("sda", 4096)), fresh: always(scheme(oneDisk("sda", 4096)))},
-		"a mirror of two disks":                  {old: mirror, fresh: always(mirror)},
-		"a boot disk after data":                 {old: scheme(dataDisk("sda"), oneDisk("sdb", 512)), fresh: always(scheme(oneDisk("sda", 512), dataDisk("sdb")))},
+		"one disk":                      {old: scheme(oneDisk("sda", 512)), fresh: always(scheme(oneDisk("sda", 512)))},
+		"one disk of 4096-byte sectors": {old: scheme(oneDisk("sda", 4096)), fresh: always(scheme(oneDisk("sda", 4096)))},
+		"a mirror of two disks":         {old: mirror, fresh: always(mirror)},
+		"a boot disk after data":        {old: scheme(dataDisk("sda"), oneDisk("sdb", 512)), fresh: always(scheme(oneDisk("sda", 512), dataDisk("sdb")))},
+		"a boot disk with a kept partition, and data": {old: scheme(dataDisk("sda"), oneDisk("sdb", 512)), fresh: func(ids *IDs) *layout.Scheme {
+			return scheme(keeping(oneDisk("sdb", 512), 6, ids), dataDisk("sda"))
+		}},
 		"MBR":                                    {old: scheme(mbrDisk("sda")), fresh: always(scheme(mbrDisk("sda")))},
 		"MBR becomes GPT":                        {old: scheme(mbrDisk("sda")), fresh: always(scheme(oneDisk("sda", 512)))},
 		"GPT becomes MBR":                        {old: scheme(oneDisk("sda", 512)), fresh: always(scheme(mbrDisk("sda")))},
