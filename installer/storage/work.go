@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"imgbuild/image/layout"
+	"imgbuild/image/seal"
 	"imgbuild/installer/disk"
 	"imgbuild/installer/disk/discard"
 	"imgbuild/installer/disk/gpt"
@@ -21,6 +22,9 @@ const (
 	head = 5 * mib
 	tail = 1 * mib
 )
+
+// typeESP is an EFI system partition in an MBR.
+const typeESP = 0xef
 
 // work is one disk of a scheme and what is to be done to it.
 type work struct {
@@ -79,6 +83,11 @@ func (w *work) prepare(s *layout.Scheme, ids *IDs, r device) error {
 			w.kept = append(w.kept, span{p.Start, p.Start + p.Size})
 		}
 	}
+	if w.Boot && w.Table == layout.MBR {
+		if _, err := w.sealAt(seal.Size); err != nil {
+			return fmt.Errorf("check disk %s: %w; keep nothing of it", w.Path, err)
+		}
+	}
 	if w.kept != nil {
 		if w.interim, err = newTable(w.SchemeDisk, ids, true); err != nil {
 			return err
@@ -123,6 +132,9 @@ func (w *work) check(p layout.Part, r device) error {
 		if err != nil {
 			return err
 		}
+		if other, err := mbr.Read(r, w.Size, w.Sector); err == nil && len(other.Partitions) > 0 {
+			return fmt.Errorf("the disk also has an MBR with %d partitions, by which systems go rather than by its GPT", len(other.Partitions))
+		}
 		if t.SectorSize != w.Sector {
 			return fmt.Errorf("the partition table counts in sectors of %d bytes and the disk has %d", t.SectorSize, w.Sector)
 		}
@@ -162,6 +174,12 @@ func (w *work) look(r device) error {
 		}
 	case !errors.Is(err, gpt.ErrNone):
 		return err
+	}
+	// UEFI firmware starts from an MBR too, and BIOSes look for what is active.
+	if t, err := mbr.Read(r, w.Size, w.Sector); err == nil {
+		for _, p := range t.Partitions {
+			w.boots = w.boots || p.Active || p.Type == typeESP
+		}
 	}
 	b := make([]byte, 512)
 	if n, err := r.ReadAt(b, 0); n < len(b) {
