@@ -8,6 +8,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/installer/disk/probe"
+	"imgbuild/installer/report"
 )
 
 // maxHolds bounds what an outlook says of one disk.
@@ -59,6 +60,14 @@ func (r *run) outlook(refused error) *plan.Outlook {
 	}
 	o.Text = r.text(erased.String(), kept.String(), untouched.String())
 	return o
+}
+
+// Show writes what people are shown of an outlook. Run does so before it writes to a disk; what a preview has found is the caller's
+// to show.
+func Show(say report.Reporter, o *plan.Outlook) {
+	for line := range strings.Lines(o.Text) {
+		say.Info("| %s", strings.TrimRight(line, "\n"))
+	}
 }
 
 // text is what people are shown.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"imgbuild/image"
 	"imgbuild/image/layout"
@@ -60,11 +59,6 @@ func (r *run) all(ctx context.Context) (Result, error) {
 	defer r.removeScratch()
 	refused := r.prepare(ctx)
 	outlook := r.outlook(refused)
-	if refused == nil || r.Args.Mode == cmdline.ModePreview {
-		for line := range strings.Lines(outlook.Text) {
-			r.Report.Info("| %s", strings.TrimRight(line, "\n"))
-		}
-	}
 	if r.Args.Mode == cmdline.ModePreview {
 		if err := context.Cause(ctx); err != nil {
 			return Result{}, fmt.Errorf("preview: %w", err)
@@ -74,6 +68,7 @@ func (r *run) all(ctx context.Context) (Result, error) {
 	if refused != nil {
 		return Result{}, refused
 	}
+	Show(r.Report, outlook)
 	if r.BeforeWrite != nil {
 		if err := r.BeforeWrite(ctx); err != nil {
 			return Result{}, err

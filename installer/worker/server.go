@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"imgbuild/image/identity"
-	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/installer"
 	"imgbuild/installer/cmdline"
@@ -190,7 +189,8 @@ func (s *served) end(ctx context.Context, p plan.Plan, inv plan.Inventory, d *co
 		if !d.Preview(*res.Outlook, doneLimit) {
 			return Outcome{}, errors.New("tell the server what an installation would do: it does not answer; nothing was written, order the preview again")
 		}
-		res.Done = cmdline.DoneReboot // to the local disk, whatever the order says of installations
+		installer.Show(s.console, res.Outlook) // and the server keeps it with the order, so that it is not in the diary too
+		res.Done = cmdline.DoneReboot          // to the local disk, whatever the order says of installations
 		return outcome(res), nil
 	}
 	if !d.End(plan.KindDone, installed, doneLimit) {
@@ -205,7 +205,7 @@ func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, 
 	if err != nil {
 		return installer.Result{}, err
 	}
-	res, err := s.install(ctx, installer.Config{
+	return s.install(ctx, installer.Config{
 		Args:        args,
 		Layout:      p.Layout,
 		Seal:        p.Seal,
@@ -213,13 +213,6 @@ func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, 
 		FirstBoot:   firstboot.Config{Server: args.Server, Token: p.Token},
 		BeforeWrite: func(ctx context.Context) error { return s.beforeWrite(ctx, p, inv, d) },
 	})
-	switch {
-	case errors.Is(err, layout.ErrChoice) || errors.Is(err, installer.ErrNotEmpty):
-		err = fmt.Errorf("%w; with a server, disks are chosen with the order: imgctl order install %s --disk … --wipe …", err, p.Serial)
-	case errors.Is(err, installer.ErrSealed):
-		err = fmt.Errorf("%w; with a server, that is said with the order: imgctl order install %s --unseal …", err, p.Serial)
-	}
-	return res, err
 }
 
 // oldSystem prepares to start what is on the disks that were chosen without the firmware, which could start this installer

@@ -273,9 +273,10 @@ func (s *site) install(more string) (Outcome, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := control.NewEvents(report.New(s))
+	console := report.New(s)
+	events := control.NewEvents(console)
 	w := &worker{
-		say: events, log: slog.New(slog.DiscardHandler), version: "test", args: args, keys: []image.PublicKey{s.signer.Public()},
+		say: events, console: console, log: slog.New(slog.DiscardHandler), version: "test", args: args, keys: []image.PublicKey{s.signer.Public()},
 		machine: hw.Machine{Serial: sn, SerialSource: "system", Firmware: hw.BIOS, MemoryBytes: 8 << 30, CPUs: 2, Product: "Loop"},
 		system:  installer.System{Work: t.TempDir(), Syslinux: codeDir, Program: "/proc/self/exe"},
 	}
@@ -414,6 +415,9 @@ func TestAPreviewTellsTheServerWhatWouldBeDoneAndWritesNothing(t *testing.T) {
 			if full != strings.Contains(got.Refused, "is not empty: ext4 file system \"precious\"") || full != strings.Contains(out.Text, "would be refused") {
 				t.Errorf("refused: %q; %s", got.Refused, out.Text)
 			}
+			if table := "| erased:"; !strings.Contains(s.console(), table) || strings.Contains(s.diary(), table) {
+				t.Errorf("%q is not on the console, or in the diary, besides the order\n%s\n%s", table, s.console(), s.diary())
+			}
 			if h, err := s.store.Host(t.Context(), sn); err != nil || h.State == registry.Installing || h.State == registry.Installed || h.State == registry.Failed {
 				t.Errorf("the host is %+v, %v", h, err)
 			}
@@ -427,7 +431,7 @@ func TestAFailureIsInTheDiary(t *testing.T) {
 	s.command("mkfs.ext4", "-q", "-F", s.loop)
 	before := s.digest()
 	_, err := s.install("")
-	if !errors.Is(err, installer.ErrNotEmpty) || !strings.Contains(err.Error(), "imgctl order install "+sn) || s.digest() != before {
+	if !errors.Is(err, installer.ErrNotEmpty) || !strings.Contains(err.Error(), "; to destroy that, order it with --wipe "+s.loop) || s.digest() != before {
 		t.Errorf("got %v", err)
 	}
 	if !strings.Contains(s.diary(), "failed: check disk: "+s.loop) {

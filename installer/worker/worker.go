@@ -50,6 +50,7 @@ const maxOutput = 16 << 10
 // worker is one run.
 type worker struct {
 	say     report.Reporter
+	console report.Reporter // say without the server
 	log     *slog.Logger
 	version string
 	args    cmdline.Args
@@ -72,7 +73,7 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	if err != nil {
 		return Outcome{}, err
 	}
-	w := &worker{say: say, log: log, version: version, args: args}
+	w := &worker{say: say, console: say, log: log, version: version, args: args}
 	var events *control.Events
 	if args.Server != "" {
 		events = control.NewEvents(say) // from the start: the server hears of the beginning too
@@ -114,6 +115,9 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	res, err := w.install(ctx, installer.Config{Args: args})
 	if err != nil {
 		return Outcome{}, err
+	}
+	if res.Outlook != nil {
+		installer.Show(w.console, res.Outlook)
 	}
 	return outcome(res), nil
 }
