@@ -24,7 +24,7 @@ func Existing(ctx context.Context, sys System, l layout.Layout, disks []disk.Dis
 	if !keepsAny(l) {
 		return nil, nil
 	}
-	f := &finder{sys: sys, members: map[string][]string{}, uuids: map[string]string{}}
+	f := &finder{sys: sys, members: map[string][]string{}, uuids: map[string]string{}, sizes: map[string]int{}}
 	defer func() {
 		if left := f.stop(context.WithoutCancel(ctx)); left != nil {
 			list, err = nil, errors.Join(err, fmt.Errorf("look for what is kept: %w", left))
@@ -78,6 +78,7 @@ type finder struct {
 	found   []layout.Existing
 	members map[string][]string // nodes by the array's name
 	uuids   map[string]string   // of arrays by name
+	sizes   map[string]int      // how many members arrays have, by name
 	lvm     []string            // nodes of physical volumes
 	// What stop has to end.
 	arrays []string
@@ -221,7 +222,7 @@ func (f *finder) add(ctx context.Context, e layout.Existing, content io.ReaderAt
 		if was := f.uuids[m.array]; was != "" && was != m.uuid {
 			return fmt.Errorf("there are two arrays called %s; stop one of them from being found, or keep nothing", m.array)
 		}
-		f.members[m.array], f.uuids[m.array] = append(f.members[m.array], node), m.uuid
+		f.members[m.array], f.uuids[m.array], f.sizes[m.array] = append(f.members[m.array], node), m.uuid, m.devices
 	}
 	return nil
 }
@@ -231,6 +232,10 @@ func (f *finder) array(ctx context.Context, name string) error {
 	members := f.members[name]
 	if len(members) == 0 {
 		return nil
+	}
+	if have, all := len(members), f.sizes[name]; have < all {
+		// Started without the rest, what is on these may be older than what is on the others.
+		return fmt.Errorf("it has %d members and %d of them are on the disks that the layout takes; without the others nothing of it can be kept", all, have)
 	}
 	f.arrays = append(f.arrays, name)
 	if err := f.sys.Run.Run(ctx, noUdev(), assembleArray(name, f.uuids[name], true, members)...); err != nil {

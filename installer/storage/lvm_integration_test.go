@@ -200,7 +200,7 @@ func TestMdadmsOwnWordsAreUnderstood(t *testing.T) {
 	}
 	t.Logf("%s", out)
 	m, err := parseMember(out)
-	if want := (member{"boot", "10111213:14151617:18191a1b:1c1d1e1f"}); err != nil || m != want {
+	if want := (member{"boot", "10111213:14151617:18191a1b:1c1d1e1f", 2}); err != nil || m != want {
 		t.Errorf("got %+v, %v", m, err)
 	}
 }

@@ -60,8 +60,12 @@ func endArray(name string) []string { return []string{"mdadm", "--stop", mdNode(
 
 func examineMember(node string) []string { return []string{"mdadm", "--examine", "--export", node} }
 
-// member is what mdadm --examine --export says of one: its array's name, without a host's, and UUID.
-type member struct{ array, uuid string }
+// member is what mdadm --examine --export says of one: its array's name, without a host's, and UUID, and how many members
+// besides spares the array has.
+type member struct {
+	array, uuid string
+	devices     int
+}
 
 // parseMember reads the output of mdadm --examine --export: lines of KEY=value.
 func parseMember(out []byte) (member, error) {
@@ -70,6 +74,8 @@ func parseMember(out []byte) (member, error) {
 		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
 		case "MD_UUID":
 			m.uuid = value
+		case "MD_DEVICES":
+			m.devices, _ = strconv.Atoi(value)
 		case "MD_NAME":
 			m.array = value
 			if _, name, ok := strings.Cut(value, ":"); ok {
@@ -77,8 +83,8 @@ func parseMember(out []byte) (member, error) {
 			}
 		}
 	}
-	if m.array == "" || m.uuid == "" {
-		return member{}, fmt.Errorf("read what mdadm says of a member: there is no name and no UUID in %.200q", out)
+	if m.array == "" || m.uuid == "" || m.devices < 1 {
+		return member{}, fmt.Errorf("read what mdadm says of a member: there is no name, no UUID or no number of members in %.200q", out)
 	}
 	return m, nil
 }

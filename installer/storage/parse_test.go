@@ -93,7 +93,7 @@ MD_METADATA=1.0
 
 func TestWhatMdadmSaysOfAMemberIsRead(t *testing.T) {
 	m, err := parseMember([]byte(examined))
-	if want := (member{"boot", "11111111:22222222:33333333:44444444"}); err != nil || m != want {
+	if want := (member{"boot", "11111111:22222222:33333333:44444444", 2}); err != nil || m != want {
 		t.Errorf("got %+v, %v", m, err)
 	}
 }

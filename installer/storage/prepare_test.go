@@ -1,12 +1,37 @@
 package storage
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"imgbuild/image/layout"
 	"imgbuild/installer/disk/mbr"
 )
+
+func TestAnArrayThatLacksMembersIsNotKept(t *testing.T) {
+	sys := t.TempDir()
+	if err := wholeArray(sys, "/dev/md127"); err != nil {
+		t.Errorf("an array without redundancy: %v", err)
+	}
+	dir := filepath.Join(sys, "block/md127/md")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for text, bad := range map[string]bool{"0\n": false, "1\n": true} {
+		if err := os.WriteFile(filepath.Join(dir, "degraded"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := wholeArray(sys, "/dev/md127"); (err != nil) != bad {
+			t.Errorf("with %q: %v", text, err)
+		}
+	}
+	f := &finder{members: map[string][]string{"boot": {"/dev/sda1"}}, sizes: map[string]int{"boot": 2}}
+	if err := f.array(t.Context(), "boot"); err == nil || !strings.Contains(err.Error(), "it has 2 members and 1 of them") {
+		t.Errorf("the error is %v", err)
+	}
+}
 
 // old is a machine with one disk on which a scheme was installed.
 func old(t *testing.T, s *layout.Scheme) (*rig, *IDs) {

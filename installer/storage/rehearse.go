@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"imgbuild/image/layout"
 	"imgbuild/installer/disk/discard"
@@ -48,6 +51,9 @@ func (m *Made) rehearse(ctx context.Context) (err error) {
 		if err == nil {
 			nodes[array(a.Name)], err = filepath.EvalSymlinks(mdNode(a.Name))
 		}
+		if err == nil {
+			err = wholeArray(m.sys.Sys, nodes[array(a.Name)])
+		}
 		if err != nil {
 			return fmt.Errorf("check that array %s can be kept: %w", a.Name, err)
 		}
@@ -63,6 +69,22 @@ func (m *Made) rehearse(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("check that volume group %s can be kept: %w", g.Name, err)
 		}
+	}
+	return nil
+}
+
+// wholeArray returns an error for an array that runs without some of its members, which mdadm has left out where they are of another
+// array or older than the others.
+func wholeArray(sys, node string) error {
+	b, err := os.ReadFile(filepath.Join(sys, "block", filepath.Base(node), "md/degraded"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // RAID 0 is whole or does not run
+	}
+	if err != nil {
+		return err
+	}
+	if n := strings.TrimSpace(string(b)); n != "0" {
+		return fmt.Errorf("of its members that are kept %s cannot be used; repair the array first, or keep nothing of it", n)
 	}
 	return nil
 }
