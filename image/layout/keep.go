@@ -33,9 +33,11 @@ func (r *resolver) keep() {
 			r.keepPart(member{i, -1}, d.Name, r.existing(diskDevice(d.Name)), Content{Group: d.Group, Array: d.Array})
 		}
 		for j, p := range d.Partitions {
-			e := r.existingPart(r.in.Disks[i].ID, d.Table, p.Name, j)
+			e, several := r.existingPart(r.in.Disks[i].ID, d.Table, p.Name, j)
 			name := fmt.Sprintf("partition %q of %s", p.Name, d.Name)
 			switch {
+			case several && (p.Keep || r.below(p.Content)):
+				r.fault("%s is to be kept, and %s has several partitions of that name; rename all but one (sgdisk -c), or say that nothing is kept", name, r.in.Disks[i].Path)
 			case r.below(p.Content):
 				r.keepPart(member{i, j}, name, e, p.Content)
 			case p.Keep && p.Group == "" && p.Array == "" && e != nil:
@@ -109,15 +111,19 @@ func (r *resolver) existing(d Device) *Existing {
 	return nil
 }
 
-// existingPart finds a partition by its name, or on an MBR, which has no names, by its number.
-func (r *resolver) existingPart(disk string, t Table, name string, index int) *Existing {
+// existingPart finds a partition by its name, or on an MBR, which has no names, by its number. Names may be there several times.
+func (r *resolver) existingPart(disk string, t Table, name string, index int) (found *Existing, several bool) {
 	for i := range r.in.Existing {
 		e := &r.in.Existing[i]
-		if e.Disk == disk && e.Number > 0 && (t == GPT && e.Name == name || t == MBR && e.Number == index+1) {
-			return e
+		if e.Disk != disk || e.Number == 0 || !(t == GPT && e.Name == name || t == MBR && e.Number == index+1) {
+			continue
 		}
+		if found != nil {
+			return found, true
+		}
+		found = e
 	}
-	return nil
+	return found, false
 }
 
 // sameKind checks that what is there is what the layout says.

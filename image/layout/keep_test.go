@@ -94,6 +94,10 @@ func TestWhatCannotBeKeptIsRefused(t *testing.T) {
 			in.Existing = append(home(gib, gib), home(gib, gib)...)
 			in.Existing[1].Name, in.Existing[1].Number = "srv", 8
 		}, "partitions 7 and 8, which are to be kept, overlap"},
+		"a name that two have": {homes(), func(in *Input) {
+			in.Existing = append(home(gib, gib), home(200*gib, gib)...)
+			in.Existing[1].Number = 8
+		}, `partition "home" of disk1 is to be kept, and /dev/sda has several partitions of that name`},
 		"a volume without its pool":  {lvm(), func(in *Input) { in.Existing = without(in.Existing, "lv/system/pool") }, "volumes in the thin pool pool of system are to be kept, and there is no such pool"},
 		"a volume without its array": {lvm(), func(in *Input) { in.Existing = without(in.Existing, "md/system") }, "what is on array system is to be kept, and there is no such array"},
 		"an array without a member":  {lvm(), func(in *Input) { in.Existing = without(in.Existing, "part/disk2/5") }, `something that lies on partition "system" of disk2 is to be kept, and that is not on the disk`},
