@@ -299,10 +299,11 @@ func (f *finder) group(ctx context.Context, g layout.Group) error {
 				return err
 			}
 		default:
-			if err := f.activate(ctx, c.lvm, g.Name); err != nil {
+			node := volumeNode(g.Name, v.name)
+			if err := f.activate(ctx, c.lvm, g.Name, node); err != nil {
 				return err
 			}
-			if err := f.device(ctx, e, volumeNode(g.Name, v.name)); err != nil {
+			if err := f.device(ctx, e, node); err != nil {
 				return err
 			}
 		}
@@ -310,14 +311,11 @@ func (f *finder) group(ctx context.Context, g layout.Group) error {
 	return nil
 }
 
-// activate makes a group's volumes devices, for those that are not simply pieces of physical volumes: thin and striped ones.
-func (f *finder) activate(ctx context.Context, l lvm, group string) error {
-	if slices.Contains(f.groups, group) {
-		return nil
+// activate makes the volume with this node a device, which those are that are not simply pieces of physical volumes: thin and
+// striped ones.
+func (f *finder) activate(ctx context.Context, l lvm, group, node string) error {
+	if !slices.Contains(f.groups, group) {
+		f.groups = append(f.groups, group)
 	}
-	f.groups = append(f.groups, group)
-	if err := f.sys.Run.Run(ctx, lvmEnv(), l.activate(group)...); err != nil {
-		return err
-	}
-	return f.sys.Run.Run(ctx, lvmEnv(), l.makeNodes(group)...)
+	return activate(ctx, f.sys.Run, l, group, []string{node})
 }

@@ -2,10 +2,12 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"imgbuild/image/layout"
+	"imgbuild/installer/tool"
 )
 
 // lvm runs an LVM command.
@@ -38,21 +40,37 @@ func (m *Made) group(ctx context.Context, g layout.SchemeGroup) error {
 			return fmt.Errorf("make volume %s of group %s: %w", v.Name, g.Name, err)
 		}
 	}
-	if err := m.lvm(ctx, l.activate(g.Name)); err != nil {
-		return fmt.Errorf("activate volume group %s: %w", g.Name, err)
-	}
-	if err := m.lvm(ctx, l.makeNodes(g.Name)); err != nil {
-		return fmt.Errorf("make device nodes of volume group %s: %w", g.Name, err)
-	}
+	var nodesOf []string
 	for _, v := range g.Volumes {
-		if v.Pool {
-			continue
+		if !v.Pool {
+			nodesOf = append(nodesOf, volumeNode(g.Name, v.Name))
+			m.nodes[volume(g.Name, v.Name)] = volumeNode(g.Name, v.Name)
 		}
-		node := volumeNode(g.Name, v.Name)
-		if _, err := os.Stat(node); err != nil {
-			return fmt.Errorf("find volume %s of group %s: %w", v.Name, g.Name, err)
+	}
+	return activate(ctx, m.sys.Run, l, g.Name, nodesOf)
+}
+
+// activate makes a group's volumes devices with these nodes. LVM makes them itself where there is no udev; vgmknodes is for those
+// that it has not made, and since it fails over thin pools, which have none, what counts is whether the nodes are there.
+func activate(ctx context.Context, run tool.Runner, l lvm, group string, nodes []string) error {
+	if err := run.Run(ctx, lvmEnv(), l.activate(group)...); err != nil {
+		return fmt.Errorf("activate volume group %s: %w", group, err)
+	}
+	missing := func() error {
+		var errs []error
+		for _, n := range nodes {
+			if _, err := os.Stat(n); err != nil {
+				errs = append(errs, err)
+			}
 		}
-		m.nodes[volume(g.Name, v.Name)] = node
+		return errors.Join(errs...)
+	}
+	if missing() == nil {
+		return nil
+	}
+	made := run.Run(ctx, lvmEnv(), l.makeNodes(group)...)
+	if err := missing(); err != nil {
+		return fmt.Errorf("make device nodes of volume group %s: %w", group, errors.Join(made, err))
 	}
 	return nil
 }

@@ -36,6 +36,9 @@ func addPartitions(sys string, d disk.Disk, places []place) (map[int]string, err
 		return nil, fmt.Errorf("add partitions: %w", err)
 	}
 	defer f.Close()
+	if err := d.Check(sys, f); err != nil {
+		return nil, fmt.Errorf("add partitions: %w", err)
+	}
 	nodes := map[int]string{}
 	for _, p := range places {
 		if err := blkpg(f, unix.BLKPG_ADD_PARTITION, p.number, p.start, p.size); err != nil {

@@ -3,12 +3,15 @@ package storage
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"imgbuild/installer/disk"
 )
 
 const mib = 1 << 20
@@ -22,11 +25,15 @@ type device interface {
 	Close() error
 }
 
-// openNode opens a disk's node for writing, exclusively: it fails while anything on the disk is mounted or held.
-func openNode(node string) (device, error) {
-	f, err := os.OpenFile(node, os.O_RDWR|unix.O_EXCL, 0)
+// openNode opens a disk's node for writing, exclusively: it fails while anything on the disk is mounted or held, and where the
+// kernel has another disk by that name now.
+func openNode(sys string, d disk.Disk) (device, error) {
+	f, err := os.OpenFile(d.Path, os.O_RDWR|unix.O_EXCL, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open disk for writing: %w", err)
+	}
+	if err := d.Check(sys, f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

@@ -87,7 +87,7 @@ func (m *Made) prepare(disks map[string]disk.Disk) error {
 				errs = append(errs, fmt.Errorf("check disk %s: the layout has it and nobody said which of the machine's it is", d.Name))
 				continue
 			}
-			w, err := plan(m.scheme, d, m.ids, now, later)
+			w, err := plan(m.sys.Sys, m.scheme, d, m.ids, now, later)
 			if err != nil {
 				errs = append(errs, err)
 				continue

@@ -43,8 +43,8 @@ type work struct {
 }
 
 // plan looks at a disk, without writing, and refuses what cannot be done to it.
-func plan(s *layout.Scheme, d layout.SchemeDisk, ids *IDs, now disk.Disk, later bool) (*work, error) {
-	w := &work{SchemeDisk: d, disk: now, later: later, open: func() (device, error) { return openNode(now.Path) }}
+func plan(sys string, s *layout.Scheme, d layout.SchemeDisk, ids *IDs, now disk.Disk, later bool) (*work, error) {
+	w := &work{SchemeDisk: d, disk: now, later: later, open: func() (device, error) { return openNode(sys, now) }}
 	if now.Size != d.Size || now.Sector != d.Sector {
 		return nil, fmt.Errorf("check disk %s: it was laid out for %d bytes in sectors of %d, and %s has %d in sectors of %d", d.Name,
 			d.Size, d.Sector, now.Path, now.Size, now.Sector)
