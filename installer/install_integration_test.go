@@ -50,6 +50,9 @@ func TestAReleaseIsInstalledOntoADisk(t *testing.T) {
 			if err := m.run(); err != nil {
 				t.Fatalf("with imgbuild.wipe=: %v", err)
 			}
+			if !strings.Contains(m.said(), "imgbuild: to be erased on "+m.loop+" (1 GiB): GUID partition table") {
+				t.Errorf("what was erased was not said:\n%s", m.said())
+			}
 			m.checkDisk()
 		})
 	}

@@ -32,6 +32,8 @@ type Config struct {
 	Keys    []image.PublicKey
 	Machine hw.Machine
 	Report  report.Reporter
+	// Console takes the tables of what is erased and written, which are for whoever stands before the machine; nil for Report.
+	Console report.Reporter
 	System  System
 
 	// What follows is a server's; without one, all of it is zero.

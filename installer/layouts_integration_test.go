@@ -186,7 +186,6 @@ func TestAPreviewSaysWhatWouldBeDoneAndWritesNothing(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, o.Text)
 		}
 	}
-	Show(m.config.Report, o)
 	for line := range strings.Lines(o.Text) {
 		if !strings.Contains(m.said(), "imgbuild: | "+strings.TrimSpace(line)[:min(3, len(strings.TrimSpace(line)))]) && !strings.HasPrefix(line, " ") && strings.TrimSpace(line) != "" {
 			t.Errorf("%q was not shown", line)

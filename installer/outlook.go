@@ -8,7 +8,6 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/installer/disk/probe"
-	"imgbuild/installer/report"
 )
 
 // maxHolds bounds what an outlook says of one disk.
@@ -62,10 +61,13 @@ func (r *run) outlook(refused error) *plan.Outlook {
 	return o
 }
 
-// Show writes what people are shown of an outlook. Run does so before it writes to a disk; what a preview has found is the caller's
-// to show.
-func Show(say report.Reporter, o *plan.Outlook) {
-	for line := range strings.Lines(o.Text) {
+// show shows a table to whoever stands before the machine.
+func (r *run) show(text string) {
+	say := r.Console
+	if say == nil {
+		say = r.Report
+	}
+	for line := range strings.Lines(text) {
 		say.Info("| %s", strings.TrimRight(line, "\n"))
 	}
 }

@@ -59,6 +59,9 @@ func (r *run) all(ctx context.Context) (Result, error) {
 	defer r.removeScratch()
 	refused := r.prepare(ctx)
 	outlook := r.outlook(refused)
+	if refused == nil || r.Args.Mode == cmdline.ModePreview {
+		r.show(outlook.Text)
+	}
 	if r.Args.Mode == cmdline.ModePreview {
 		if err := context.Cause(ctx); err != nil {
 			return Result{}, fmt.Errorf("preview: %w", err)
@@ -68,7 +71,6 @@ func (r *run) all(ctx context.Context) (Result, error) {
 	if refused != nil {
 		return Result{}, refused
 	}
-	Show(r.Report, outlook)
 	if r.BeforeWrite != nil {
 		if err := r.BeforeWrite(ctx); err != nil {
 			return Result{}, err
@@ -103,7 +105,11 @@ func (r *run) prepare(ctx context.Context) error {
 func (r *run) install(ctx context.Context) (_ Result, err error) {
 	var names []string
 	for _, d := range r.written() {
-		names = append(names, r.looks[d.ID].short())
+		l := r.looks[d.ID]
+		names = append(names, l.short())
+		if lost, _ := r.losses(l, d); len(lost) > 0 {
+			r.Report.Info("to be erased on %s: %s", l.short(), disk.Findings(lost))
+		}
 	}
 	r.Report.Info("writing to %s", and(names))
 	defer func() { err = r.cleanUp(ctx, err) }()

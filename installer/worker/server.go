@@ -189,8 +189,7 @@ func (s *served) end(ctx context.Context, p plan.Plan, inv plan.Inventory, d *co
 		if !d.Preview(*res.Outlook, doneLimit) {
 			return Outcome{}, errors.New("tell the server what an installation would do: it does not answer; nothing was written, order the preview again")
 		}
-		installer.Show(s.console, res.Outlook) // and the server keeps it with the order, so that it is not in the diary too
-		res.Done = cmdline.DoneReboot          // to the local disk, whatever the order says of installations
+		res.Done = cmdline.DoneReboot // to the local disk, whatever the order says of installations
 		return outcome(res), nil
 	}
 	if !d.End(plan.KindDone, installed, doneLimit) {

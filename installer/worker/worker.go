@@ -116,9 +116,6 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	if err != nil {
 		return Outcome{}, err
 	}
-	if res.Outlook != nil {
-		installer.Show(w.console, res.Outlook)
-	}
 	return outcome(res), nil
 }
 
@@ -135,7 +132,7 @@ func outcome(res installer.Result) Outcome {
 
 // install completes what is to be done and does it.
 func (w *worker) install(ctx context.Context, c installer.Config) (installer.Result, error) {
-	c.Keys, c.Machine, c.Report, c.System = w.keys, w.machine, w.say, w.system
+	c.Keys, c.Machine, c.Report, c.Console, c.System = w.keys, w.machine, w.say, w.console, w.system
 	c.System.Tools.Output = func(argv []string, out string) {
 		w.log.Debug("ran", "argv", argv, "output", out[max(0, len(out)-maxOutput):]) // the log lies in memory
 	}
