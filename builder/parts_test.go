@@ -119,10 +119,7 @@ func TestTheKernelIsTheOneOfTheProfilesPackage(t *testing.T) {
 func TestOsReleaseIsReadAsTheShellWould(t *testing.T) {
 	tr := treeOf(t, "x")
 	text := "# comment\nNAME=\"CentOS Stream\"\nID='centos'\nVERSION_ID=9\nPRETTY_NAME=\"CentOS Stream 9\"\n\nBROKEN\n"
-	if err := os.MkdirAll(filepath.Join(tr.Dir(), "etc"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(tr.Dir(), "etc/os-release"), []byte(text), 0o644); err != nil {
+	if err := tr.WriteFile("/etc/os-release", []byte(text), tree.RootFile()); err != nil {
 		t.Fatal(err)
 	}
 	d, err := distro(tr, &profiles.Profile{})
@@ -255,6 +252,36 @@ func TestPreflightSaysEverythingAtOnce(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), s) {
 					t.Errorf("it does not say %q: %v", s, err)
 				}
+			}
+		})
+	}
+	for name, c := range map[string]struct {
+		shipped, level, compression string
+		missing                     string
+	}{
+		"EL7 has xz":              {"centos-7", "fast", "auto", "xz"},
+		"EL9 has zstd of our own": {"centos-stream-9", "normal", "auto", ""},
+		"a release has the best":  {"centos-stream-9", "release", "auto", "zstd"},
+		"a profile wants xz":      {"centos-stream-9", "fast", "xz", "xz"},
+		"a profile wants gzip":    {"centos-7", "release", "gzip", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := good()
+			h.find = func(n string) (string, error) {
+				if n == "xz" || n == "zstd" {
+					return "", errors.New("no")
+				}
+				return "/usr/bin/" + n, nil
+			}
+			p := shipped(t, c.shipped)
+			p.Pack.Level, p.Initramfs.Compression = c.level, c.compression
+			err := h.check(t.Context(), planned(t, p, func(o *Options) {
+				o.Installer = func(string) ([]byte, error) { return nil, nil }
+				o.KeyFile = filepath.Join(t.TempDir(), "none")
+			}), true)
+			want := "the program " + c.missing + ", which packs the initramfs"
+			if (err != nil) != (c.missing != "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
 			}
 		})
 	}

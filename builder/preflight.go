@@ -18,6 +18,7 @@ import (
 
 	"imgbuild/builder/progress"
 	"imgbuild/builder/tool"
+	"imgbuild/initramfs"
 	"imgbuild/profiles"
 )
 
@@ -50,10 +51,29 @@ func needs(p *profiles.Profile) []need {
 		{"mksquashfs", []string{"-version"}, "4.4", "squashfs-tools", "squashfs-tools", "packs the root file system"},
 		{"cp", nil, "", "coreutils", "coreutils", "copies trees where there are no overlays"},
 	}
+	switch initramfs.HostProgram(compression(p), p.Pack.Level == "release") {
+	case "xz":
+		out = append(out, need{"xz", nil, "", "xz-utils", "xz", "packs the initramfs"})
+	case "zstd":
+		out = append(out, need{"zstd", nil, "", "zstd", "zstd", "packs the initramfs of a release"})
+	}
 	if slices.Contains(needsOf(p).tools, toolExtlinux) && p.Distro.Major >= 10 {
 		out = append(out, need{"extlinux", nil, "", "extlinux", "syslinux-extlinux", "starts BIOS machines, and EL10 has none of its own"})
 	}
 	return out
+}
+
+// compression is how the initramfs will be packed, or empty where only the image's kernel can tell, which is not there yet.
+func compression(p *profiles.Profile) string {
+	switch c := p.Initramfs.Compression; {
+	case c != "auto":
+		return c
+	case p.Distro.Major <= 7 && p.Distro.ID != "standin":
+		return initramfs.XZ
+	case p.Distro.Major >= 9:
+		return initramfs.Zstd
+	}
+	return ""
 }
 
 // Space that a build needs, in bytes: a new tree with its packages and the packed image, or only the image.

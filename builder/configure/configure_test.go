@@ -15,10 +15,14 @@ import (
 // anImage makes a small image that this test's user owns.
 func anImage(t *testing.T, files map[string]string) *tree.Tree {
 	t.Helper()
+	return anImageIn(t, t.TempDir(), files)
+}
+
+func anImageIn(t *testing.T, dir string, files map[string]string) *tree.Tree {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("files get owners, which needs root")
 	}
-	dir := t.TempDir()
 	base := map[string]string{
 		"etc/passwd":             "root:x:0:0:root:/root:/bin/bash\nsshd:x:74:74:Privilege-separated SSH:/usr/share/empty.sshd:/sbin/nologin\n",
 		"etc/shadow":             "root:*:18353:0:99999:7:::\nsshd:!!:19000::::::\n",
@@ -99,7 +103,7 @@ func TestAccountsAreWrittenAsUseraddWould(t *testing.T) {
 	if got := read(t, tr, "/home/anna/.ssh/authorized_keys"); got != "ssh-ed25519 AAAA anna\n" {
 		t.Errorf("keys are %q", got)
 	}
-	st, err := os.Stat(filepath.Join(tr.Dir(), "home/anna/.bashrc"))
+	st, err := tr.Stat("/home/anna/.bashrc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +141,8 @@ func TestAccountsThatContradictThePackagesAreRefused(t *testing.T) {
 }
 
 func TestSystemSettingsKeepWhatIsThere(t *testing.T) {
-	tr := anImage(t, map[string]string{
+	dir := t.TempDir()
+	tr := anImageIn(t, dir, map[string]string{
 		"etc/selinux/config":                   "# comment\nSELINUX=enforcing\nSELINUXTYPE=targeted\n",
 		"etc/vconsole.conf":                    "KEYMAP=de\nFONT=eurlatgr\n",
 		"usr/lib/firewalld/zones/public.xml":   "<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n</zone>\n",
@@ -176,7 +181,7 @@ func TestSystemSettingsKeepWhatIsThere(t *testing.T) {
 	if grub := read(t, tr, "/etc/default/grub"); !strings.Contains(grub, `GRUB_CMDLINE_LINUX="dyndbg=\"x\" console=tty0 console=ttyS1,9600"`) {
 		t.Errorf("grub's defaults are:\n%s", grub)
 	}
-	if to, err := os.Readlink(filepath.Join(tr.Dir(), "etc/localtime")); err != nil || to != "../usr/share/zoneinfo/UTC" {
+	if to, err := os.Readlink(filepath.Join(dir, "etc/localtime")); err != nil || to != "../usr/share/zoneinfo/UTC" {
 		t.Errorf("localtime is %s, %v", to, err)
 	}
 	p.System.Timezone, p.Services.Target, p.System.Firewall.Services = "Europe/Nowhere", "graphical.target", []string{"gopher"}

@@ -20,7 +20,6 @@ import (
 // Tree is an image's root directory.
 type Tree struct {
 	root *os.Root
-	dir  string
 }
 
 // Open opens the root directory dir.
@@ -29,14 +28,11 @@ func Open(dir string) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the image's root directory: %w", err)
 	}
-	return &Tree{root: root, dir: dir}, nil
+	return &Tree{root: root}, nil
 }
 
 // Close closes the root directory.
 func (t *Tree) Close() error { return t.root.Close() }
-
-// Dir is the root directory's path on the host.
-func (t *Tree) Dir() string { return t.dir }
 
 // resolve follows the links in name, as within.Resolve says.
 func (t *Tree) resolve(name string, last bool) (string, error) {
