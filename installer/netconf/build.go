@@ -16,7 +16,7 @@ import (
 
 // prepare checks, before anything is touched, that the cards are still those that were chosen, and that the names of what
 // is made are free.
-func (l *Live) prepare() error {
+func (l *trial) prepare() error {
 	for _, k := range l.layout.links {
 		dev, err := netlink.LinkByName(k.current())
 		var none netlink.LinkNotFoundError
@@ -43,7 +43,7 @@ func (l *Live) prepare() error {
 func idleBond(l netlink.Link) bool { return l.Type() == "bond" && l.Attrs().Flags&net.FlagUp == 0 }
 
 // build makes the links and brings them up, what is below first.
-func (l *Live) build() error {
+func (l *trial) build() error {
 	for _, k := range l.layout.links {
 		var err error
 		switch {
@@ -63,7 +63,7 @@ func (l *Live) build() error {
 }
 
 // raise gives a link its MTU and settings, and brings it up.
-func (l *Live) raise(k *link) error {
+func (l *trial) raise(k *link) error {
 	dev, err := netlink.LinkByName(k.current())
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (l *Live) raise(k *link) error {
 	return netlink.LinkSetUp(dev)
 }
 
-func (l *Live) makeBond(k *link) error {
+func (l *trial) makeBond(k *link) error {
 	members := l.layout.members(k)
 	primary := 0
 	var devices []netlink.Link
@@ -160,7 +160,7 @@ func bondDevice(k *link, primary int) *netlink.Bond {
 	return d
 }
 
-func (l *Live) makeVLAN(k *link) error {
+func (l *trial) makeVLAN(k *link) error {
 	below, err := netlink.LinkByName(k.below.current())
 	if err != nil {
 		return err
@@ -197,7 +197,7 @@ func unmake(name string) error {
 }
 
 // checkCarriers waits for the carriers of all ports, and takes links without one out of what follows.
-func (l *Live) checkCarriers(ctx context.Context) {
+func (l *trial) checkCarriers(ctx context.Context) {
 	names := map[string]*link{}
 	var list []string
 	for _, k := range l.layout.links {
@@ -224,7 +224,7 @@ func (l *Live) checkCarriers(ctx context.Context) {
 
 // checkStacked waits for the carriers of bonds and VLANs, which come when those of their ports have: a bond waits for its
 // updelay, its partner or min_links. Nobody would hear what is sent before.
-func (l *Live) checkStacked(ctx context.Context) {
+func (l *trial) checkStacked(ctx context.Context) {
 	names := map[string]*link{}
 	var list []string
 	for _, k := range l.layout.links {

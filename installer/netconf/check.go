@@ -65,11 +65,11 @@ func (e *Failure) Error() string {
 //
 // The modules bonding and 8021q must be there for networks that need them; see Modules.
 func Check(ctx context.Context, n *plan.Network, nics []plan.NIC, o CheckOptions) (Findings, error) {
-	live, findings, err := Up(ctx, n, nics, o)
+	l, findings, err := up(ctx, n, nics, o)
 	if err != nil {
 		return findings, err
 	}
-	return findings, live.Restore(ctx)
+	return findings, l.restore(ctx)
 }
 
 // Modules are the kernel modules that a network needs besides its cards' drivers.
@@ -84,11 +84,10 @@ func Modules(n *plan.Network) []string {
 	return list
 }
 
-// Live is a host's network that is up in the initramfs.
-type Live struct {
+// trial is a host's network that is up in the initramfs.
+type trial struct {
 	o       CheckOptions
 	layout  *layout
-	search  []string
 	before  *state
 	made    []string // links, in the order in which they were made
 	leases  []*netup.Network
@@ -100,9 +99,8 @@ type Live struct {
 	general Findings
 }
 
-// Up is Check without the way back to the installer's network: it is for the caller to Restore it, or to Stay. After an
-// error it has been restored.
-func Up(ctx context.Context, n *plan.Network, nics []plan.NIC, o CheckOptions) (*Live, Findings, error) {
+// up is Check without the way back to the installer's network. After an error it has been restored.
+func up(ctx context.Context, n *plan.Network, nics []plan.NIC, o CheckOptions) (*trial, Findings, error) {
 	def := func(v *time.Duration, d time.Duration) {
 		if *v <= 0 {
 			*v = d
@@ -126,7 +124,7 @@ func Up(ctx context.Context, n *plan.Network, nics []plan.NIC, o CheckOptions) (
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &Live{o: o, layout: plain, search: n.Search, dead: map[*link]bool{}, found: map[*link]Findings{}}
+	l := &trial{o: o, layout: plain, dead: map[*link]bool{}, found: map[*link]Findings{}}
 	if l.scratch, err = os.MkdirTemp("", "netconf"); err != nil {
 		return nil, nil, fmt.Errorf("try the host's own network: %w", err)
 	}
@@ -145,11 +143,11 @@ func Up(ctx context.Context, n *plan.Network, nics []plan.NIC, o CheckOptions) (
 	if cause := context.Cause(ctx); cause != nil {
 		err = fmt.Errorf("try the host's own network: %w", cause)
 	}
-	return nil, l.findings(), errors.Join(err, l.Restore(ctx))
+	return nil, l.findings(), errors.Join(err, l.restore(ctx))
 }
 
-// Restore goes back to the installer's network as it was before Up. It does so even when ctx has ended.
-func (l *Live) Restore(ctx context.Context) error {
+// restore goes back to the installer's network as it was before up. It does so even when ctx has ended.
+func (l *trial) restore(ctx context.Context) error {
 	defer os.RemoveAll(l.scratch)
 	if l.before == nil {
 		return nil
@@ -168,37 +166,8 @@ func (l *Live) Restore(ctx context.Context) error {
 	return errors.Join(append(errs, l.before.restore(ctx, l.o.CarrierWait))...)
 }
 
-// Stay keeps the host's network, and writes its DNS servers to resolvConf, /etc/resolv.conf as a rule. Leases are renewed
-// until ctx ends. The installer's own lease must have been closed, or its renewal would bring the old address back.
-func (l *Live) Stay(ctx context.Context, resolvConf string) error {
-	defer os.RemoveAll(l.scratch)
-	context.AfterFunc(ctx, func() {
-		for _, n := range l.leases {
-			n.Close()
-		}
-	})
-	var b strings.Builder
-	if len(l.search) > 0 {
-		b.WriteString("search " + strings.Join(l.search, " ") + "\n")
-	}
-	for i, a := range l.servers() {
-		if i < 3 { // resolv.conf(5) takes no more
-			b.WriteString("nameserver " + a.String() + "\n")
-		}
-	}
-	// In one step: the resolver may read it at any time.
-	err := os.WriteFile(resolvConf+".new", []byte(b.String()), 0o644)
-	if err == nil {
-		err = os.Rename(resolvConf+".new", resolvConf)
-	}
-	if err != nil {
-		return fmt.Errorf("write the name servers: %w", err)
-	}
-	return nil
-}
-
 // servers are the DNS servers that the host's network has.
-func (l *Live) servers() []netip.Addr {
+func (l *trial) servers() []netip.Addr {
 	if len(l.layout.dns) > 0 {
 		return l.layout.dns
 	}
@@ -210,7 +179,7 @@ func (l *Live) servers() []netip.Addr {
 }
 
 // try brings all up and looks at it. What is wrong with the network is a finding and no error.
-func (l *Live) try(ctx context.Context) error {
+func (l *trial) try(ctx context.Context) error {
 	if err := l.before.clear(); err != nil {
 		return err
 	}
@@ -236,7 +205,7 @@ func (l *Live) try(ctx context.Context) error {
 }
 
 // seen takes down a finding on a link.
-func (l *Live) seen(k *link, ok bool, format string, a ...any) {
+func (l *trial) seen(k *link, ok bool, format string, a ...any) {
 	text := fmt.Sprintf(format, a...)
 	name := ""
 	if k != nil {
@@ -259,7 +228,7 @@ func (l *Live) seen(k *link, ok bool, format string, a ...any) {
 }
 
 // title is a link for people: "lan0 (eth0, 52:54:00:12:34:56)", "bond0".
-func (l *Live) title(k *link) string {
+func (l *trial) title(k *link) string {
 	if k.nic == nil {
 		return k.name
 	}
@@ -269,7 +238,7 @@ func (l *Live) title(k *link) string {
 	return k.name + " (" + k.nic.Name + ", " + mac(k.nic) + ")"
 }
 
-func (l *Live) findings() Findings {
+func (l *trial) findings() Findings {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var list Findings
@@ -287,6 +256,6 @@ func (k *link) current() string {
 	return k.name
 }
 
-func (l *Live) resolvConf(k *link) string {
+func (l *trial) resolvConf(k *link) string {
 	return filepath.Join(l.scratch, k.current()+".resolv.conf")
 }

@@ -3,8 +3,6 @@
 package netconf
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -156,27 +154,5 @@ func TestWhatCannotBeTriedTouchesNothing(t *testing.T) {
 	got = l.check("ethernets: [{name: a, match: {order: 1}}]\nvlans: [{name: br0, id: 5, link: a, dhcp4: true}]")
 	if got.Failure || !strings.Contains(got.Err, "there is already an interface called br0") {
 		t.Errorf("%+v", got)
-	}
-}
-
-func TestTheHostsNetworkStaysWhenItIsAskedTo(t *testing.T) {
-	l := newLab(t, 1)
-	l.router()
-	file := filepath.Join(t.TempDir(), "resolv.conf")
-	got := l.check(front+"dns: [192.0.2.53]\nsearch: [example.org]\n", func(r *request) { r.Stay = file })
-	l.want(got, false)
-	if b, _ := os.ReadFile(file); string(b) != "search example.org\nnameserver 192.0.2.53\n" {
-		t.Errorf("%s", b)
-	}
-	state := l.state()
-	for _, want := range []string{`"local":"192.0.2.5"`, `"local":"2001:db8::5"`, `"gateway":"192.0.2.1"`, `"dst":"10.1.0.0/16"`} {
-		if !strings.Contains(state, want) {
-			t.Errorf("no %s in\n%s", want, state)
-		}
-	}
-	for _, old := range []string{"10.9.0.", "fd09::5", "10.77.0.0"} {
-		if strings.Contains(state, old) {
-			t.Errorf("%s is still there", old)
-		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // each runs f for every link that has a network layer and can carry packets, at the same time, and waits for all.
-func (l *Live) each(f func(k *link) error) error {
+func (l *trial) each(f func(k *link) error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(l.layout.links))
 	for i, k := range l.layout.links {
@@ -36,7 +36,7 @@ func (l *Live) each(f func(k *link) error) error {
 }
 
 // lease asks for leases. It comes before static routes, which a lease's routes would replace.
-func (l *Live) lease(ctx context.Context) error {
+func (l *trial) lease(ctx context.Context) error {
 	var mu sync.Mutex
 	err := l.each(func(k *link) error {
 		if !k.ip.DHCP4 {
@@ -84,7 +84,7 @@ func dropDefault(name string) error {
 }
 
 // configure gives the links their addresses and routes, and asks whether others have them, and whether next hops answer.
-func (l *Live) configure(ctx context.Context) error {
+func (l *trial) configure(ctx context.Context) error {
 	own, err := ownMACs()
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func ownMACs() ([]net.HardwareAddr, error) {
 }
 
 // configure4 adds the IPv4 addresses that nobody else has, and returns them.
-func (l *Live) configure4(ctx context.Context, k *link, dev netlink.Link, own []net.HardwareAddr) ([]netip.Prefix, error) {
+func (l *trial) configure4(ctx context.Context, k *link, dev netlink.Link, own []net.HardwareAddr) ([]netip.Prefix, error) {
 	free, err := k.ip.Addresses4(), error(nil)
 	if !k.monitored() {
 		free, err = l.probe(ctx, k, free, own)
@@ -150,7 +150,7 @@ func (l *Live) configure4(ctx context.Context, k *link, dev netlink.Link, own []
 }
 
 // probe asks whether others have the addresses, and returns those that are free.
-func (l *Live) probe(ctx context.Context, k *link, list []netip.Prefix, own []net.HardwareAddr) ([]netip.Prefix, error) {
+func (l *trial) probe(ctx context.Context, k *link, list []netip.Prefix, own []net.HardwareAddr) ([]netip.Prefix, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -180,7 +180,7 @@ func (l *Live) probe(ctx context.Context, k *link, list []netip.Prefix, own []ne
 
 // configure6 adds the IPv6 addresses and waits until the kernel has found out whether others have them (RFC 4862, section
 // 5.4); with advertisements, also for a router.
-func (l *Live) configure6(ctx context.Context, k *link, dev netlink.Link) ([]netip.Prefix, error) {
+func (l *trial) configure6(ctx context.Context, k *link, dev netlink.Link) ([]netip.Prefix, error) {
 	list := k.ip.Addresses6()
 	if k.ip.DHCP6 {
 		l.seen(k, true, "DHCPv6 is not tried")
@@ -210,7 +210,7 @@ func (l *Live) configure6(ctx context.Context, k *link, dev netlink.Link) ([]net
 const dadWait = 10 * time.Second
 
 // waitAddresses waits for what the kernel says of the addresses, and returns those that are ready.
-func (l *Live) waitAddresses(ctx context.Context, k *link, index int, list []netip.Prefix, updates <-chan netlink.AddrUpdate) ([]netip.Prefix, error) {
+func (l *trial) waitAddresses(ctx context.Context, k *link, index int, list []netip.Prefix, updates <-chan netlink.AddrUpdate) ([]netip.Prefix, error) {
 	var good []netip.Prefix
 	waiting := slices.Clone(list)
 	end := time.After(dadWait)
@@ -247,7 +247,7 @@ func (l *Live) waitAddresses(ctx context.Context, k *link, index int, list []net
 }
 
 // routers asks for advertisements, and waits for the address that the kernel makes of one where the link has none.
-func (l *Live) routers(ctx context.Context, k *link, index int, updates <-chan netlink.AddrUpdate) error {
+func (l *trial) routers(ctx context.Context, k *link, index int, updates <-chan netlink.AddrUpdate) error {
 	d, err := openND(ctx, k.current())
 	if err != nil {
 		return err
@@ -292,7 +292,7 @@ func (l *Live) routers(ctx context.Context, k *link, index int, updates <-chan n
 }
 
 // hops adds the routes and asks each next hop for its MAC address.
-func (l *Live) hops(ctx context.Context, k *link, dev netlink.Link, good []netip.Prefix, own []net.HardwareAddr) error {
+func (l *trial) hops(ctx context.Context, k *link, dev netlink.Link, good []netip.Prefix, own []net.HardwareAddr) error {
 	inside := func(hop netip.Addr) (netip.Prefix, bool) {
 		contains := func(p netip.Prefix) bool { return p.Contains(hop) }
 		if i := slices.IndexFunc(good, contains); i >= 0 {
@@ -337,7 +337,7 @@ func (l *Live) hops(ctx context.Context, k *link, dev netlink.Link, good []netip
 }
 
 // hop asks one next hop.
-func (l *Live) hop(ctx context.Context, k *link, from netip.Prefix, r plan.Route, own []net.HardwareAddr) error {
+func (l *trial) hop(ctx context.Context, k *link, from netip.Prefix, r plan.Route, own []net.HardwareAddr) error {
 	what := "gateway " + r.Via.String()
 	if r.To.IsValid() && r.To.Bits() > 0 {
 		what = fmt.Sprintf("next hop %s of the route to %s", r.Via, r.To)
@@ -372,7 +372,7 @@ func (l *Live) hop(ctx context.Context, k *link, from netip.Prefix, r plan.Route
 	return err
 }
 
-func (l *Live) answered(k *link, ok bool, what string, mac net.HardwareAddr, tries int, kind string) {
+func (l *trial) answered(k *link, ok bool, what string, mac net.HardwareAddr, tries int, kind string) {
 	switch {
 	case !ok && tries == 1:
 		l.seen(k, false, "%s does not answer in %s", what, seconds(l.o.AnswerWait))

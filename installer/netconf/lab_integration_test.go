@@ -75,7 +75,6 @@ type request struct {
 	Waits  [4]time.Duration
 	Server string // URL
 	Echo   string // address of an echo server, to which a connection is kept open meanwhile
-	Stay   string // file for the name servers
 	Cancel string // end the context when a line of the report has this
 }
 
@@ -127,14 +126,7 @@ func install() int {
 	var out result
 	var err error
 	begun := time.Now()
-	if r.Stay != "" {
-		var l *Live
-		if l, out.Findings, err = Up(ctx, &r.Network, r.NICs, o); err == nil {
-			err = l.Stay(ctx, r.Stay)
-		}
-	} else {
-		out.Findings, err = Check(ctx, &r.Network, r.NICs, o)
-	}
+	out.Findings, err = Check(ctx, &r.Network, r.NICs, o)
 	out.Took = time.Since(begun)
 	if err != nil {
 		var f *Failure
@@ -303,18 +295,16 @@ func (l *lab) check(network string, change ...func(*request)) result {
 	l.t.Helper()
 	l.settle()
 	before := l.state()
-	r, got := l.run(network, change...)
-	if r.Stay == "" {
-		l.settle()
-		if after := l.state(); after != before {
-			l.t.Errorf("the installer's network is not what it was:\n%s", difference(before, after))
-		}
+	got := l.run(network, change...)
+	l.settle()
+	if after := l.state(); after != before {
+		l.t.Errorf("the installer's network is not what it was:\n%s", difference(before, after))
 	}
 	return got
 }
 
 // run does what the request says.
-func (l *lab) run(network string, change ...func(*request)) (request, result) {
+func (l *lab) run(network string, change ...func(*request)) result {
 	l.t.Helper()
 	r := request{Network: *read(l.t, network), NICs: l.nics,
 		Waits: [4]time.Duration{4 * time.Second, 15 * time.Second, 4 * time.Second, 5 * time.Second}}
@@ -341,7 +331,7 @@ func (l *lab) run(network string, change ...func(*request)) (request, result) {
 		l.t.Fatal(err)
 	}
 	l.t.Logf("%s in %s:\n%s", l.t.Name(), got.Took.Round(time.Millisecond), log.String())
-	return r, got
+	return got
 }
 
 // settle waits until every link with a carrier has its link-local address, and every IPv6 address has been found free and

@@ -95,7 +95,7 @@ func (b bondStatus) fault(name string) string {
 }
 
 // checkLACP waits until the partners of all ports in LACP bonds have taken them.
-func (l *Live) checkLACP(ctx context.Context) {
+func (l *trial) checkLACP(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.o.LACPWait)
 	defer cancel()
 	for _, k := range l.layout.links {

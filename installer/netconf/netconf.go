@@ -1,9 +1,8 @@
 // Package netconf is a host's own network configuration. What the plan says of it (plan.Network), the machine's network
 // cards and the form that the image keeps its configuration in come in; files for the installed system go out (Files).
-// The same configuration can be brought up in the initramfs and tried before anything is erased (Check, Up).
+// The same configuration can be brought up in the initramfs and tried before anything is erased (Check).
 //
-// It never chooses what the plan leaves open, writes no file itself, and leaves the installer's own network as it found it
-// unless it is asked to stay.
+// It never chooses what the plan leaves open, writes no file itself, and leaves the installer's own network as it found it.
 package netconf
 
 import (

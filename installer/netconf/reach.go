@@ -15,7 +15,7 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 // Reach tries the way back to a server. It is called again after an error, until CheckOptions.ReachWait is over.
 type Reach func(ctx context.Context, dial Dial) error
 
-func (l *Live) checkReach(ctx context.Context) {
+func (l *trial) checkReach(ctx context.Context) {
 	end := time.Now().Add(l.o.ReachWait)
 	var err error
 	for tries := 0; tries == 0 || time.Now().Before(end) && ctx.Err() == nil; tries++ {
@@ -40,7 +40,7 @@ func (l *Live) checkReach(ctx context.Context) {
 }
 
 // dialer has its own resolver: the file that Go's reads is the installer's.
-func (l *Live) dialer() Dial {
+func (l *trial) dialer() Dial {
 	servers := l.servers()
 	var next atomic.Int64
 	d := &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

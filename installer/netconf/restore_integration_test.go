@@ -68,7 +68,7 @@ func TestWhatEndsMeanwhileIsNotGivenBack(t *testing.T) {
 	l.settle()
 	l.machine.ip("-6 addr add fd09::61/64 dev eth0 nodad valid_lft 6 preferred_lft 2", "-6 addr add fd09::62/64 dev eth0 nodad valid_lft 3000 preferred_lft 2",
 		"-6 route add fd78::/64 via fd09::1 dev eth0 expires 6")
-	_, got := l.run(front, func(r *request) { r.Waits[2] = 2 * time.Second }) // for each of four next hops
+	got := l.run(front, func(r *request) { r.Waits[2] = 2 * time.Second }) // for each of four next hops
 	if !got.Failure || strings.Contains(got.Err, "go back") {
 		t.Errorf("%+v", got)
 	}
@@ -88,7 +88,7 @@ func TestWhatASilentRouterHadAdvertisedIsGivenBack(t *testing.T) {
 	l.learned("eth1", "fd07::5054:ff:fe00:101")
 	l.settle()
 	l.peer.set("ipv6/conf/peer1/disable_ipv6", "1")
-	_, got := l.run(front)
+	got := l.run(front)
 	l.want(got, false)
 	l.settle()
 	l.has(true, `"local":"fd07::5054:ff:fe00:101"`, `"dynamic":true`)

@@ -34,15 +34,6 @@ func newMeter(what string, total int64, now func() time.Time) *Meter {
 	return &Meter{what: what, total: total, now: now, last: now()}
 }
 
-// Add counts n bytes more; a negative n takes back what has to be done again.
-func (m *Meter) Add(n int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.done += n
-	m.pending += n
-	m.settle()
-}
-
 // Set says how many bytes there are now.
 func (m *Meter) Set(done int64) {
 	m.mu.Lock()

@@ -73,9 +73,9 @@ func TestAMeterFindsASteadyRateAndNoticesAStall(t *testing.T) {
 	if p := m.Progress(); p.Rate != 0 || p.Left != 0 {
 		t.Errorf("a rate before anything came: %+v", p)
 	}
-	for range 40 {
+	for i := range int64(40) {
 		now = now.Add(50 * time.Millisecond)
-		m.Add(1 << 20)
+		m.Set((i + 1) << 20)
 	}
 	p := m.Progress()
 	if math.Abs(p.Rate/(20<<20)-1) > 0.01 {

@@ -22,7 +22,6 @@ const (
 	TypeESP       = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	TypeLinux     = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 	TypeRootX8664 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
-	TypeRootARM64 = "b921b045-1df0-41c3-af44-4c6f280d3fae"
 )
 
 // AttrLegacyBoot marks the partition that BIOS boot code in the MBR starts (UEFI specification, table 5.8, bit 2).
