@@ -187,10 +187,12 @@ func (a *app) hostsSet() *cobra.Command {
 		Use:   "set SN... FIELD=VALUE...",
 		Short: "Change fields of hosts",
 		Long: `set changes fields of hosts, and only if nobody else has changed the host meanwhile. FIELD= clears a field.
-The fields are those of hosts import. Lists are separated by blanks; network, users, files and metadata are JSON.`,
+The fields are those of hosts import. Lists are separated by blanks; network, users, files and metadata are JSON.
+layout is a preset (simple, lvm, server, mirror), JSON, or @FILE.`,
 		Example: `  imgctl hosts set SN1 hostname=web1.example ip=10.0.0.5 netmask=24 gw=10.0.0.1
   imgctl hosts set SN1 SN2 rack=r12 'dns=10.0.0.2 10.0.0.3'
-  imgctl hosts set SN1 metadata.role=web protect=true`,
+  imgctl hosts set SN1 metadata.role=web protect=true
+  imgctl hosts set SN1 layout=@raid.yaml`,
 		RunE: a.run(atLeast("a serial number and field=value"), func(c *cobra.Command, t *ctl.Tool, args []string) error {
 			names, assignments := split(args)
 			if len(assignments) == 0 {

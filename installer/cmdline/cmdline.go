@@ -281,6 +281,9 @@ func (p *parser) param(param Param) {
 func (p *parser) value(key, value string) {
 	switch key {
 	case "mode":
+		if value == "plan" { // as imgctl calls it
+			value = string(ModePreview)
+		}
 		p.args.Mode = oneOf(p, key, value, ModeInstall, ModePreview, ModeInspect)
 	case "onerror":
 		p.args.OnError = oneOf(p, key, value, OnErrorWait, OnErrorReboot, OnErrorPoweroff, OnErrorShell)

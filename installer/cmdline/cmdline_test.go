@@ -121,7 +121,7 @@ func TestAServersBootScriptSaysWhereThePlanIs(t *testing.T) {
 		more string
 		mode Mode
 	}{"without a mode": {"", ModeInstall}, "to install": {"imgbuild.mode=install", ModeInstall}, "to inspect": {"imgbuild.mode=inspect", ModeInspect},
-		"to preview": {"imgbuild.mode=preview", ModePreview}} {
+		"to preview": {"imgbuild.mode=preview", ModePreview}, "to plan": {"imgbuild.mode=plan", ModePreview}} {
 		a, err := Parse(line + c.more)
 		if err != nil || a.Server != "http://10.0.0.1:8080" || a.ServerKey.Text() != key.Text() || a.Boot != "AAECAwQFBgcICQoLDA0ODw" || a.Mode != c.mode || a.Manifest != "" {
 			t.Errorf("%s: %+v, %v", name, a, err)
