@@ -308,15 +308,7 @@ func covers(all []layout.Candidate, writes []*look, args cmdline.Args, name stri
 	for _, l := range writes {
 		targets = append(targets, l.short())
 	}
-	var hits []layout.Candidate
-	for _, c := range all {
-		if c.Matches(name) {
-			hits = append(hits, c)
-		}
-	}
-	if len(hits) > 1 { // of several paths to one disk, all but one are unusable
-		hits = slices.DeleteFunc(hits, func(c layout.Candidate) bool { return c.Unusable != "" })
-	}
+	hits := layout.Named(all, name)
 	switch {
 	case len(hits) == 0:
 		return choiceError(fmt.Sprintf("check disks: %s names no disk of this machine, and the installation would go to %s; correct the argument or leave it out", said, and(targets)))

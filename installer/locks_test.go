@@ -87,7 +87,11 @@ func TestOnlyNamedDisksMayBeErased(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "names 2 disks; write imgbuild.wipe=/dev/disk/by-path/pci-0000:00:17.0-ata-1") {
 		t.Errorf("a serial number that two disks share: %v", err)
 	}
-	list[2].candidate.Unusable = "it is a second path to /dev/sda"
+	list[2].candidate.Unusable = "it is in use"
+	if err := mayErase(machineOf(list).candidates, list[:1], [][]probe.Finding{table}, cmdline.Args{Wipe: []string{"S3Z1"}}); !errors.Is(err, layout.ErrChoice) {
+		t.Errorf("a serial number that two disks share, of which one is in use: %v", err)
+	}
+	list[2].candidate.PathOf = "sda"
 	if err := mayErase(machineOf(list).candidates, list[:1], [][]probe.Finding{table}, cmdline.Args{Wipe: []string{"S3Z1"}}); err != nil {
 		t.Errorf("a disk with two paths: %v", err)
 	}

@@ -69,15 +69,8 @@ func (c *chooser) named(names []string) error {
 	}
 	for i, name := range names {
 		var hits []*Candidate
-		for k := range c.all {
-			if c.all[k].Matches(name) {
-				hits = append(hits, &c.all[k])
-			}
-		}
-		if len(hits) > 1 { // of several paths to one disk, all but one are unusable
-			if usable := slices.DeleteFunc(slices.Clone(hits), func(d *Candidate) bool { return d.Unusable != "" }); len(usable) > 0 {
-				hits = usable
-			}
+		for _, d := range Named(c.all, name) {
+			hits = append(hits, &d)
 		}
 		switch {
 		case len(hits) == 0:

@@ -135,7 +135,7 @@ func TestWhatIsNotClearIsRefused(t *testing.T) {
 
 func TestADiskWithTwoPathsIsOne(t *testing.T) {
 	all := []Candidate{
-		{ID: "sdb", Path: "/dev/sdb", Serial: "6001", Size: gib, Unusable: "it is a second path to /dev/sda"}, {ID: "sda", Path: "/dev/sda", Serial: "6001", Size: gib}, {ID: "sdc", Path: "/dev/sdc", Serial: "6002", Size: gib},
+		{ID: "sdb", Path: "/dev/sdb", Serial: "6001", Size: gib, Unusable: "it is a second path to /dev/sda", PathOf: "sda"}, {ID: "sda", Path: "/dev/sda", Serial: "6001", Size: gib}, {ID: "sdc", Path: "/dev/sdc", Serial: "6002", Size: gib},
 	}
 	for _, l := range []Layout{{}, {Match: Hints{Serial: "6001"}}} {
 		var named []string
@@ -185,5 +185,16 @@ func TestDisksInTheOrderOfBuses(t *testing.T) {
 		if !equal(got[i], want[i]) {
 			t.Errorf("%d is %s%v, and should be %s%v", i, got[i].Path, got[i].ByPath, want[i].Path, want[i].ByPath)
 		}
+	}
+}
+
+func TestASerialNumberThatADiskInUseSharesNamesNeither(t *testing.T) {
+	all := []Candidate{{ID: "sda", Path: "/dev/sda", Serial: "0123", Size: gib}, {ID: "sdb", Path: "/dev/sdb", Serial: "0123", Size: gib, Unusable: "it is in use: /dev/sdb1 is mounted at /"}}
+	l := Layout{Preset: "simple", Firmware: UEFI}
+	if _, _, err := l.Choose(all, []string{"0123"}); !errors.Is(err, ErrChoice) || !strings.Contains(err.Error(), `"0123" names 2 disks`) {
+		t.Errorf("the error is %v", err)
+	}
+	if got := all[0].Argument(all); got != "/dev/sda" {
+		t.Errorf("the disk is named by %s", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -210,6 +211,19 @@ func (c Candidate) Matches(name string) bool {
 	return name == c.Serial || name == c.ID || c.WWN != "" && bareWWN(name) == bareWWN(c.WWN)
 }
 
+// Named are the disks that a name given by a person means, of several paths to one disk the one to take.
+func Named(all []Candidate, name string) []Candidate {
+	var hits []Candidate
+	ids := map[string]bool{}
+	for _, c := range all {
+		if c.Matches(name) {
+			hits = append(hits, c)
+			ids[c.ID] = true
+		}
+	}
+	return slices.DeleteFunc(hits, func(c Candidate) bool { return c.PathOf != "" && ids[c.PathOf] })
+}
+
 // bareWWN strips what tools put before the digits.
 func bareWWN(s string) string {
 	s = strings.ToLower(s)
@@ -230,8 +244,8 @@ func (c Candidate) Argument(all []Candidate) string {
 		return stable
 	}
 	for _, o := range all {
-		// A second path to the disk, which is unusable, has its serial number too.
-		if o.ID != c.ID && o.Matches(c.Serial) && (o.Unusable == "" || c.Unusable != "") {
+		// A second path to the disk has its serial number too.
+		if o.ID != c.ID && o.Matches(c.Serial) && (o.PathOf == "" || o.PathOf != c.ID) {
 			return stable
 		}
 	}

@@ -19,6 +19,8 @@ type Candidate struct {
 	Unfit string `json:"unfit,omitempty"`
 	// Unusable says why it is not taken at all (read-only, in use, second path to another disk).
 	Unusable string `json:"unusable,omitempty"`
+	// PathOf is the ID of the disk that this is only another path to, and empty for a disk of its own.
+	PathOf string `json:"-"`
 	// Found is what is on it, for people; empty if nobody looked.
 	Found string `json:"found,omitempty"`
 }

@@ -119,7 +119,7 @@ func Candidates(all []Disk) []layout.Candidate {
 	for _, d := range all {
 		out = append(out, layout.Candidate{
 			ID: d.Name, Path: d.Path, Model: d.Model, Serial: d.Serial, WWN: d.WWN, Size: d.Size, Sector: d.Sector, PhysicalSector: d.PhysicalSector,
-			Transport: d.Transport, Rotational: d.Rotational, HCTL: d.HCTL, ByPath: d.ByPath, ByID: d.ByID, Unfit: d.unfit(), Unusable: d.unusable(),
+			Transport: d.Transport, Rotational: d.Rotational, HCTL: d.HCTL, ByPath: d.ByPath, ByID: d.ByID, Unfit: d.unfit(), Unusable: d.unusable(), PathOf: d.PathOf,
 		})
 	}
 	return out
