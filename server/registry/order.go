@@ -13,6 +13,12 @@ import (
 // OrderLife is how long an order waits for its machine where nobody says otherwise.
 const OrderLife = 24 * time.Hour
 
+// conflictError has a sentence of its own and is still an ErrConflict.
+type conflictError string
+
+func (e conflictError) Error() string        { return string(e) }
+func (e conflictError) Is(target error) bool { return target == ErrConflict }
+
 const orderColumns = `id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, state, boot, seq, lost, created, expires, consumed, started, heard, finished, ended`
 
 func scanOrder(row scanner) (Order, error) {
@@ -87,7 +93,7 @@ func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Ord
 			return err
 		}
 		if h.State == New {
-			return fmt.Errorf("nobody has approved the machine yet: write it down or approve it first: %w", ErrConflict)
+			return conflictError("nobody has approved the machine yet: write it down or approve it first")
 		}
 		if other, err := t.live(ctx, o.SN); err != nil {
 			return err
@@ -99,7 +105,7 @@ func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Ord
 				return err
 			}
 		} else if other != nil {
-			return fmt.Errorf("there is already order %s by %s, which is %s: %w", other.ID, other.By, other.State, ErrConflict)
+			return conflictError(fmt.Sprintf("there is already order %s by %s, which is %s: imgctl order cancel %s takes it back", other.ID, other.By, other.State, other.ID))
 		}
 		if err := t.insertOrder(ctx, made, h.State); err != nil {
 			return err
