@@ -228,6 +228,9 @@ func (r *run) mayWrite() error {
 	if err := r.sealed(writes); err != nil {
 		return err
 	}
+	if err := r.sameGroups(writes); err != nil {
+		return err
+	}
 	return mayErase(r.candidates, writes, lost, r.Args)
 }
 

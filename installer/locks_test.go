@@ -2,6 +2,8 @@ package installer
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -221,10 +223,11 @@ func TestWhatIsKeptIsNotLost(t *testing.T) {
 		change func(*run)
 		lost   []probe.Finding
 	}{
-		"a disk of which something goes":           {[]probe.Finding{table, boot, srv}, nil, []probe.Finding{table, boot}},
-		"a disk of which nothing goes":             {[]probe.Finding{table, srv}, nil, nil},
-		"a volume group of which a volume goes":    {[]probe.Finding{table, srv, pv}, nil, []probe.Finding{table, pv}},
-		"a volume group of which all volumes stay": {[]probe.Finding{table, srv, pv}, func(r *run) { r.scheme.Groups[0].Volumes[1].Kept = &layout.Existing{} }, nil},
+		"a disk of which something goes":                  {[]probe.Finding{table, boot, srv}, nil, []probe.Finding{table, boot}},
+		"a disk of which nothing goes":                    {[]probe.Finding{table, srv}, nil, nil},
+		"a disk of which only what has no partition goes": {[]probe.Finding{table, {Kind: "ZFS", Type: "zfs_member"}, srv}, nil, []probe.Finding{{Kind: "ZFS", Type: "zfs_member"}}},
+		"a volume group of which a volume goes":           {[]probe.Finding{table, srv, pv}, nil, []probe.Finding{table, pv}},
+		"a volume group of which all volumes stay":        {[]probe.Finding{table, srv, pv}, func(r *run) { r.scheme.Groups[0].Volumes[1].Kept = &layout.Existing{} }, nil},
 		"a volume group with another volume": {[]probe.Finding{table, srv, pv}, func(r *run) {
 			r.scheme.Groups[0].Volumes[1].Kept = &layout.Existing{}
 			r.found = []layout.Existing{{Device: "lv/vg/home"}, {Device: "lv/vg/old"}}
@@ -243,5 +246,61 @@ func TestWhatIsKeptIsNotLost(t *testing.T) {
 		if lost, _ := r.losses(l, r.scheme.Disks[0]); !slices.Equal(lost, c.lost) {
 			t.Errorf("%s: %v is lost, want %v", name, lost, c.lost)
 		}
+	}
+}
+
+func TestAVolumeGroupsNameIsNotThatOfOneOnAnotherDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		found probe.Finding
+		says  string
+	}{
+		"the same name":         {probe.Finding{Partition: 2, Kind: "LVM physical volume", Type: "LVM2_member", Label: "vg"}, "/dev/nvme0n1 (serial PHL 1, 2 TiB), which is not written to, has a volume group vg as well (partition 2)"},
+		"another name":          {probe.Finding{Kind: "LVM physical volume", Type: "LVM2_member", Label: "vg2"}, ""},
+		"a file system's label": {probe.Finding{Kind: "XFS file system", Type: "xfs", Label: "vg"}, ""},
+	} {
+		list := disks()
+		list[1].found = []probe.Finding{c.found}
+		r := machineOf(list)
+		r.scheme = keeping()
+		err := r.sameGroups([]*look{list[0], list[2]})
+		if (err == nil) != (c.says == "") || err != nil && (!strings.Contains(err.Error(), c.says) || !errors.Is(err, layout.ErrChoice)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := r.sameGroups(list); err != nil {
+			t.Errorf("%s, on a disk that is written to: %v", name, err)
+		}
+	}
+}
+
+func TestADiskThatIsAnotherOneNowIsSeen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(file, make([]byte, 4*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	was := &look{disk: disk.Disk{Name: "sda", Path: file, Serial: "S1", Size: 4 * mib, Sector: 512}}
+	if err := was.inspect(); err != nil {
+		t.Fatal(err)
+	}
+	now := func(edit func(*look)) *look {
+		l := &look{disk: was.disk, candidate: was.candidate}
+		edit(l)
+		return l
+	}
+	if why := was.changed(now(func(*look) {})); why != "" {
+		t.Errorf("the same disk: %s", why)
+	}
+	if why := was.changed(now(func(l *look) { l.disk.Serial = "S2" })); !strings.Contains(why, "another disk has its name") {
+		t.Errorf("another serial number: %q", why)
+	}
+	if why := was.changed(now(func(l *look) { l.candidate.Unusable = "it is in use: it is mounted at /srv" })); why != "it is in use: it is mounted at /srv" {
+		t.Errorf("it was mounted: %q", why)
+	}
+	b := make([]byte, 4*mib)
+	copy(b, "XFSB")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if why := was.changed(now(func(*look) {})); !strings.Contains(why, "it held nothing, and now it holds ") {
+		t.Errorf("something was written to it: %q", why)
 	}
 }

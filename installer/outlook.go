@@ -150,8 +150,9 @@ func (r *run) losses(l *look, d layout.SchemeDisk) (lost []probe.Finding, keeps 
 	}
 	var table []probe.Finding
 	for _, f := range l.found {
-		// The table is written anew, with what is kept in it: where nothing else was, nothing is lost with it.
-		if f.Partition == 0 && (goes || len(parts) == 0) {
+		// The table is written anew, with what is kept in it: where nothing else was, nothing is lost with it. Whatever else has
+		// its place on the disk itself is.
+		if f.Partition == 0 && (goes || len(parts) == 0 || !f.Table()) {
 			table = append(table, f)
 		}
 	}

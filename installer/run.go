@@ -79,6 +79,9 @@ func (r *run) all(ctx context.Context) (Result, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Result{}, fmt.Errorf("install: %w", err)
 	}
+	if err := r.again(); err != nil {
+		return Result{}, err
+	}
 	return r.install(ctx)
 }
 

@@ -33,6 +33,11 @@ type Finding struct {
 	Size int64
 }
 
+// Table reports whether it is a partition table of the kinds that are also written here.
+func (f Finding) Table() bool {
+	return f.Partition == 0 && f.Type == "" && (strings.HasPrefix(f.Kind, gptKind) || strings.HasPrefix(f.Kind, mbrKind))
+}
+
 // String is the finding in words, e.g. `partition 2: XFS file system "data" (20 GiB)`.
 func (f Finding) String() string {
 	s := f.Kind
@@ -74,7 +79,7 @@ func Disk(r io.ReaderAt, size int64) ([]Finding, []Part, error) {
 	}
 	found := t.found
 	if t.empty && len(sigs) == 0 {
-		found = append(found, Finding{Kind: "MBR partition table with 0 partitions", Size: size})
+		found = append(found, Finding{Kind: mbrKind + " with 0 partitions", Size: size})
 	}
 	found = append(found, sigs...)
 	var parts []Part

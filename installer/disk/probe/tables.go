@@ -11,6 +11,12 @@ import (
 	"imgbuild/installer/disk/mbr"
 )
 
+// What the tables are called that a disk may be given.
+const (
+	gptKind = "GUID partition table"
+	mbrKind = "MBR partition table"
+)
+
 // table is what partition tables say.
 type table struct {
 	found []Finding
@@ -42,7 +48,7 @@ func tables(r io.ReaderAt, size int64) (table, error) {
 	g, err := gpt.Read(r, size)
 	switch {
 	case err == nil:
-		f := Finding{Kind: fmt.Sprintf("GUID partition table with %s", count(len(g.Partitions), "partition")), UUID: g.GUID.String(), Size: size}
+		f := Finding{Kind: fmt.Sprintf("%s with %s", gptKind, count(len(g.Partitions), "partition")), UUID: g.GUID.String(), Size: size}
 		if !g.Primary {
 			f.Kind += " (its first copy is damaged, the one at the end of the disk is whole)"
 		}
@@ -151,7 +157,7 @@ func (t *table) mbr(r io.ReaderAt, size int64) error {
 		t.empty = true
 		return nil
 	}
-	t.found = append(t.found, Finding{Kind: fmt.Sprintf("MBR partition table with %s", count(len(t.parts), "partition")), Size: size})
+	t.found = append(t.found, Finding{Kind: fmt.Sprintf("%s with %s", mbrKind, count(len(t.parts), "partition")), Size: size})
 	return nil
 }
 
