@@ -1,6 +1,7 @@
 package testvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ type Step struct {
 func installerLines() []*regexp.Regexp {
 	return []*regexp.Regexp{
 		lineStep:    regexp.MustCompile(`imgbuild: step (\d+)/(\d+) (.*)$`),
-		lineDone:    regexp.MustCompile(`imgbuild: done: (.*)$`),
+		lineDone:    regexp.MustCompile(`imgbuild: (?:done: (.*)|(nothing was written, and .*))$`), // the second is a preview's
 		lineFailed:  regexp.MustCompile(`imgbuild: failed: (.*)$`),
 		lineAdvice:  regexp.MustCompile(`imgbuild: what to do: (.*)$`),
 		lineWriting: regexp.MustCompile(`imgbuild: writing to (\S+)(.*)$`),
@@ -82,7 +83,7 @@ func FollowInstaller(ctx context.Context, c *Console) (Installation, error) {
 		case lineWriting:
 			in.Writing = m.Groups[1]
 		case lineDone:
-			in.Done = m.Groups[1]
+			in.Done = cmp.Or(m.Groups[1], m.Groups[2])
 			return in, nil
 		case lineFailed:
 			failed = &InstallerError{Sentence: m.Groups[1]}

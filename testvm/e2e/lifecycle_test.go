@@ -46,7 +46,8 @@ func TestWhatALayoutKeepsOutlivesAnInstallation(t *testing.T) {
 
 	before := digests(t, s.Disks)
 	preview := s
-	preview.Name, preview.Args = "keep-preview", []string{"imgbuild.mode=preview"}
+	preview.Name, preview.Args = "keep-preview", []string{"imgbuild.mode=preview", "imgbuild.wipe=KEEP"}
+	preview.SMBIOS = testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: "TESTVM-KEEP"} // the seal is this machine's
 	text := previewed(t, preview)
 	for _, want := range []string{"home", "xfs", "LVM", "KEEP"} {
 		if !strings.Contains(text, want) {
@@ -59,7 +60,7 @@ func TestWhatALayoutKeepsOutlivesAnInstallation(t *testing.T) {
 
 	again := s
 	again.Name, again.Args = "keep-again", []string{"imgbuild.wipe=KEEP"}
-	again.SMBIOS.Serial = "TESTVM-KEEP" // the seal is this machine's
+	again.SMBIOS = preview.SMBIOS
 	if _, err := shared.host.Install(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
