@@ -92,42 +92,57 @@ func (l *look) inspect() error {
 // readSeal looks for a seal: on a GPT in the partition of its type, else at the end of the first MiB. One that cannot be read
 // is something that was found.
 func (l *look) readSeal() error {
-	at, number := int64(mib-seal.Size), 0
+	// Without any table, which is how an installation that was cut off leaves a disk, the seal may be where the partition was.
+	places, number := []int64{mib - seal.Size, mib}, 0
 	t, err := l.table()
 	switch {
 	case errors.Is(err, gpt.ErrNone):
+		if slices.ContainsFunc(l.found, func(f probe.Finding) bool { return f.Partition > 0 }) {
+			places = places[:1]
+		}
 	case err != nil:
 		return fmt.Errorf("look for a seal: %w", err)
 	default:
-		if at, number = sealPartition(t); number == 0 {
+		at, n := sealPartition(t)
+		if n == 0 {
 			return nil
 		}
+		places, number = []int64{at}, n
 	}
 	f, err := os.Open(l.disk.Path)
 	if err != nil {
 		return fmt.Errorf("look for a seal: %w", err)
 	}
 	defer f.Close()
-	b := make([]byte, seal.Size)
-	if _, err := f.ReadAt(b, at); err != nil {
-		return fmt.Errorf("look for a seal on %s: %w", l.disk.Path, err)
+	for _, at := range places {
+		if at < 0 || at+seal.Size > l.disk.Size {
+			continue
+		}
+		b := make([]byte, seal.Size)
+		if _, err := f.ReadAt(b, at); err != nil {
+			return fmt.Errorf("look for a seal on %s: %w", l.disk.Path, err)
+		}
+		if found, err := seal.Parse(b); !errors.Is(err, seal.ErrNone) {
+			l.take(found, err, number)
+			return nil
+		}
 	}
+	return nil
+}
+
+// take is a seal, or one that is damaged, in a partition or, where number is 0, on the disk itself.
+func (l *look) take(s *seal.Seal, damage error, number int) {
 	found := probe.Finding{Partition: number, Size: layout.SealSize}
-	l.seal, err = seal.Parse(b)
-	switch {
-	case err == nil:
-		found.Kind, found.Label = "seal of", l.seal.Serial
-	case !errors.Is(err, seal.ErrNone):
-		found.Kind = fmt.Sprintf("damaged seal (%v)", err)
-	default:
-		return nil
+	if l.seal = s; damage == nil {
+		found.Kind, found.Label = "seal of", s.Serial
+	} else {
+		found.Kind = fmt.Sprintf("damaged seal (%v)", damage)
 	}
 	if i := slices.IndexFunc(l.found, func(f probe.Finding) bool { return number > 0 && f.Partition == number }); i >= 0 {
 		l.found[i] = found
 	} else {
 		l.found = append(l.found, found)
 	}
-	return nil
 }
 
 // table reads the disk's GPT; gpt.ErrNone if it has none.

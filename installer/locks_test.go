@@ -304,3 +304,35 @@ func TestADiskThatIsAnotherOneNowIsSeen(t *testing.T) {
 		t.Errorf("something was written to it: %q", why)
 	}
 }
+
+func TestASealIsFoundWhereTheTableIsGone(t *testing.T) {
+	record, err := seal.Unsigned(seal.Record{Serial: "SN-ME", Image: "web/1", Protect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		at   int64
+		mbr  bool
+		want bool
+	}{
+		"before the first MiB's end":          {mib - seal.Size, false, true},
+		"in its partition's place":            {mib, false, true},
+		"there, in another table's partition": {mib, true, false},
+		"before it, beside another table's":   {mib - seal.Size, true, true},
+		"elsewhere":                           {2 * mib, false, false},
+	} {
+		b := make([]byte, 8*mib)
+		copy(b[c.at:], record)
+		if c.mbr {
+			b[446+4], b[446+9], b[446+13], b[510], b[511] = 0x83, 8, 8, 0x55, 0xaa // 2048 sectors from the 2048th on
+		}
+		file := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l := &look{disk: disk.Disk{Path: file, Size: 8 * mib, Sector: 512}}
+		if err := l.inspect(); err != nil || (l.seal != nil) != c.want {
+			t.Errorf("%s: %v (%v), %v", name, l.seal, l.found, err)
+		}
+	}
+}
