@@ -34,7 +34,7 @@ type Step struct {
 func installerLines() []*regexp.Regexp {
 	return []*regexp.Regexp{
 		lineStep:    regexp.MustCompile(`imgbuild: step (\d+)/(\d+) (.*)$`),
-		lineDone:    regexp.MustCompile(`imgbuild: (?:done: (.*)|(nothing was written, and .*))$`), // the second is a preview's
+		lineDone:    regexp.MustCompile(`imgbuild: (?:done: (.*)|(nothing was written[,;] .*))$`), // the second is a preview's
 		lineFailed:  regexp.MustCompile(`imgbuild: failed: (.*)$`),
 		lineAdvice:  regexp.MustCompile(`imgbuild: what to do: (.*)$`),
 		lineWriting: regexp.MustCompile(`imgbuild: writing to (\S+)(.*)$`),
