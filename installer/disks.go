@@ -240,6 +240,15 @@ func (r *run) mayWrite() error {
 		erased, _ := r.losses(l, d)
 		lost = append(lost, erased)
 	}
+	if r.Seal != nil {
+		_, err := seal.Parse(r.Seal)
+		if err == nil && len(r.Seal) != seal.Size {
+			err = fmt.Errorf("it has %d bytes, and one has %d", len(r.Seal), seal.Size)
+		}
+		if err != nil { // at the very end, the disk would be left with nothing that boots
+			return fmt.Errorf("check the seal that the server sent for the disk: %w; bring server and release to one version", err)
+		}
+	}
 	if err := r.sealed(writes); err != nil {
 		return err
 	}

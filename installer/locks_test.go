@@ -336,3 +336,20 @@ func TestASealIsFoundWhereTheTableIsGone(t *testing.T) {
 		}
 	}
 }
+
+func TestASealThatIsNoneIsRefusedBeforeAnythingIsWritten(t *testing.T) {
+	good, err := seal.Unsigned(seal.Record{Serial: "SN-ME", Image: "web/1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		seal []byte
+		ok   bool
+	}{"none": {nil, true}, "one": {good, true}, "half of one": {good[:seal.Size/2], false}, "more than one": {append(good, 0), false}, "zeros": {make([]byte, seal.Size), false}} {
+		r := machineOf(disks())
+		r.scheme, r.Seal = keeping(), c.seal
+		if err := r.mayWrite(); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
