@@ -255,7 +255,8 @@ func (s Storage) Problems(want *layout.Scheme, missing int) []string {
 			continue
 		}
 		got := s.Arrays[i]
-		if got.Level != "raid"+strconv.Itoa(a.Level) || got.Disks != len(a.Members)-a.Spares || got.Degraded != missing || !about(got.SizeBytes, a.Size) {
+		// A new RAID 5 counts as degraded until its parity has been written, so that its members are counted.
+		if got.Level != "raid"+strconv.Itoa(a.Level) || got.Disks != len(a.Members)-a.Spares || len(got.Members) != len(a.Members)-missing || !about(got.SizeBytes, a.Size) {
 			bad("the array %s is %+v and not RAID %d of %d with %d missing and %d bytes", a.Name, got, a.Level, len(a.Members), missing, a.Size)
 		}
 		if a.Metadata != "" && got.Metadata != a.Metadata {
