@@ -16,6 +16,7 @@ import (
 	"imgbuild/image/seal"
 	"imgbuild/installer/disk"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/looptest"
 	"imgbuild/installer/tool"
 )
 
@@ -28,7 +29,7 @@ func TestWhatIsKnownBeforehandLeavesTheDiskUntouched(t *testing.T) {
 	}{
 		"the disk is too small": {size: 700 << 20,
 			says: "lay out disks: LOOP is too small for disk1: it has 700 MiB, and its partitions need 859 MiB; LOOP was not touched"},
-		"the disk is not empty": {change: func(m *machine) { command(m.t, "mkfs.ext4", "-q", "-F", "-L", "precious", m.loop) },
+		"the disk is not empty": {change: func(m *machine) { looptest.Command(m.t, "mkfs.ext4", "-q", "-F", "-L", "precious", m.loop) },
 			says: `check disk: LOOP (1 GiB) is not empty: ext4 file system "precious"; to destroy that, boot with imgbuild.wipe=LOOP; LOOP was not touched`},
 		"the disk has data that nobody knows": {change: func(m *machine) { m.disks[0].writeAt([]byte("data"), 1<<30-5) },
 			says: `check disk: LOOP (1 GiB) is not empty: unknown data in the last MiB; to destroy that, boot with imgbuild.wipe=LOOP; LOOP was not touched`},
@@ -64,10 +65,10 @@ func TestWhatIsKnownBeforehandLeavesTheDiskUntouched(t *testing.T) {
 				{Extent: layout.Extent{Size: "400MiB"}, Content: layout.Content{FS: "xfs", Mount: "/boot"}}, {Content: layout.Content{FS: "ext4", Mount: "/"}}}}}}
 		}, says: "check layout: layout: disks[0].partitions[0].mount: extlinux cannot read /boot: it is XFS on a GPT"},
 		"a mounted disk": {change: func(m *machine) {
-			command(m.t, "mkfs.ext4", "-q", "-F", m.loop)
+			looptest.Command(m.t, "mkfs.ext4", "-q", "-F", m.loop)
 			dir := m.t.TempDir()
-			command(m.t, "mount", m.loop, dir)
-			m.t.Cleanup(func() { command(m.t, "umount", dir) })
+			looptest.Command(m.t, "mount", m.loop, dir)
+			m.t.Cleanup(func() { looptest.Command(m.t, "umount", dir) })
 		}, says: "is mounted at "},
 		"a release without volume groups, and a layout that has them": {change: func(m *machine) {
 			m.config.Args.Preset = layout.LVM
@@ -93,12 +94,12 @@ func TestWhatIsKnownBeforehandLeavesTheDiskUntouched(t *testing.T) {
 			says: "choose disks: 2 disks are named and the layout has 1; name as many"},
 		"one of two disks is not empty": {change: func(m *machine) {
 			m.twoDisks()
-			command(m.t, "mkfs.ext4", "-q", "-F", "-L", "precious", m.disks[1].dev)
+			looptest.Command(m.t, "mkfs.ext4", "-q", "-F", "-L", "precious", m.disks[1].dev)
 		}, says: `check disk: LOOP2 (1 GiB) is not empty: ext4 file system "precious"; to destroy that, boot with imgbuild.wipe=LOOP2; LOOP and LOOP2 were not touched`},
 		"neither of two disks is empty": {change: func(m *machine) {
 			m.twoDisks()
 			for _, d := range m.disks {
-				command(m.t, "mkfs.ext4", "-q", "-F", "-L", "precious", d.dev)
+				looptest.Command(m.t, "mkfs.ext4", "-q", "-F", "-L", "precious", d.dev)
 			}
 		}, says: `check disks: LOOP (1 GiB) is not empty: ext4 file system "precious"; LOOP2 (1 GiB) is not empty: ext4 file system "precious"; ` +
 			`to destroy all of that, boot with imgbuild.wipe=LOOP imgbuild.wipe=LOOP2; LOOP and LOOP2 were not touched`},

@@ -17,6 +17,7 @@ import (
 	"imgbuild/installer/cmdline"
 	"imgbuild/installer/disk/gpt"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/looptest"
 )
 
 func TestAReleaseIsInstalledOntoADisk(t *testing.T) {
@@ -84,11 +85,11 @@ func (m *machine) checkDisk() {
 	if !m.bootable() || m.result.Done != cmdline.DonePoweroff || m.result.Outlook != nil {
 		t.Fatalf("the disk is not bootable, or %+v", m.result)
 	}
-	if out := command(t, "sgdisk", "-v", m.loop); !strings.Contains(out, "No problems found") {
+	if out := looptest.Command(t, "sgdisk", "-v", m.loop); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk says:\n%s", out)
 	}
 	if _, err := exec.LookPath("sfdisk"); err == nil {
-		if out := command(t, "sfdisk", "--verify", m.loop); !strings.Contains(out, "No errors detected") {
+		if out := looptest.Command(t, "sfdisk", "--verify", m.loop); !strings.Contains(out, "No errors detected") {
 			t.Errorf("sfdisk says:\n%s", out)
 		}
 	}
@@ -106,14 +107,14 @@ func (m *machine) checkDisk() {
 	defer d.forget()
 	m.checkSeal(nodes["seal"], 0)
 	esp, boot, root := nodes["esp"], nodes["boot"], nodes["root"]
-	command(t, "fsck.vfat", "-n", esp)
-	command(t, "e2fsck", "-fn", boot)
-	command(t, "xfs_repair", "-n", root)
-	if out := command(t, "dumpe2fs", "-h", boot); bios && strings.Contains(out, "64bit") || strings.Contains(out, "metadata_csum") {
+	looptest.Command(t, "fsck.vfat", "-n", esp)
+	looptest.Command(t, "e2fsck", "-fn", boot)
+	looptest.Command(t, "xfs_repair", "-n", root)
+	if out := looptest.Command(t, "dumpe2fs", "-h", boot); bios && strings.Contains(out, "64bit") || strings.Contains(out, "metadata_csum") {
 		t.Errorf("extlinux cannot read this /boot:\n%s", out)
 	}
 
-	out := command(t, "mdir", "-b", "-/", "-i", esp, "::/")
+	out := looptest.Command(t, "mdir", "-b", "-/", "-i", esp, "::/")
 	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/BOOT/grub.cfg", "EFI/BOOT/mmx64.efi",
 		"EFI/test/shimx64.efi", "EFI/test/grubx64.efi", "EFI/test/grub.cfg", "EFI/test/mmx64.efi"} {
 		if !strings.Contains(out, "::/"+name) {
@@ -143,7 +144,7 @@ func (m *machine) checkDisk() {
 	}
 	uuids := map[string]string{}
 	for name, node := range map[string]string{"root": root, "boot": boot, "esp": esp} {
-		uuids[name] = strings.TrimSpace(command(t, "blkid", "-p", "-o", "value", "-s", "UUID", node))
+		uuids[name] = strings.TrimSpace(looptest.Command(t, "blkid", "-p", "-o", "value", "-s", "UUID", node))
 	}
 	read := func(name string) string {
 		t.Helper()
@@ -189,7 +190,7 @@ func (m *machine) checkDisk() {
 	if st, err := os.Stat(filepath.Join(dir, "usr/bin/su")); err != nil || st.Mode() != 0o755|os.ModeSetuid {
 		t.Errorf("su is %v, %v", st, err)
 	}
-	cfg := command(t, "mtype", "-i", esp, "::/EFI/test/grub.cfg")
+	cfg := looptest.Command(t, "mtype", "-i", esp, "::/EFI/test/grub.cfg")
 	if !strings.Contains(cfg, "--set=dev "+uuids["boot"]+"\n") || !strings.Contains(cfg, "configfile $prefix/grub.cfg") {
 		t.Errorf("grub.cfg on the ESP is\n%s", cfg)
 	}

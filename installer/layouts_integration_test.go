@@ -14,6 +14,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/image/seal"
 	"imgbuild/installer/cmdline"
+	"imgbuild/installer/looptest"
 )
 
 // tree mounts partitions and calls f with the directory: what is mounted where, root first.
@@ -46,7 +47,7 @@ func (m *machine) two(f func(dir string)) {
 
 func uuidOf(t *testing.T, node string) string {
 	t.Helper()
-	return strings.TrimSpace(command(t, "blkid", "-p", "-o", "value", "-s", "UUID", node))
+	return strings.TrimSpace(looptest.Command(t, "blkid", "-p", "-o", "value", "-s", "UUID", node))
 }
 
 func (m *machine) mustRun() {
@@ -61,7 +62,7 @@ func TestASystemIsInstalledOnTwoDisksAndKeepsWhatItIsToKeep(t *testing.T) {
 	m.twoDisks()
 	m.mustRun()
 	for _, d := range m.disks {
-		if out := command(t, "sgdisk", "-v", d.dev); !strings.Contains(out, "No problems found") || !d.bootable() {
+		if out := looptest.Command(t, "sgdisk", "-v", d.dev); !strings.Contains(out, "No problems found") || !d.bootable() {
 			t.Errorf("sgdisk says of %s:\n%s", d.dev, out)
 		}
 	}
@@ -141,10 +142,10 @@ func TestADiskWithAnMBRIsInstalled(t *testing.T) {
 	m := newMachine(t, 1<<30, 512)
 	m.config.Layout = &layout.Layout{Table: layout.MBR, Firmware: layout.BIOS, BIOSLoader: layout.Extlinux, BootSize: "256MiB", Filesystem: "ext4"}
 	m.mustRun()
-	if out := command(t, "sfdisk", "--verify", m.loop); !strings.Contains(out, "No errors detected") || !m.bootable() {
+	if out := looptest.Command(t, "sfdisk", "--verify", m.loop); !strings.Contains(out, "No errors detected") || !m.bootable() {
 		t.Errorf("sfdisk says:\n%s", out)
 	}
-	out := command(t, "sfdisk", "--dump", m.loop)
+	out := looptest.Command(t, "sfdisk", "--dump", m.loop)
 	if !strings.Contains(out, "label: dos") || strings.Count(out, "bootable") != 1 || strings.Count(out, "type=83") != 2 {
 		t.Errorf("sfdisk says:\n%s", out)
 	}
@@ -171,7 +172,7 @@ func TestAPreviewSaysWhatWouldBeDoneAndWritesNothing(t *testing.T) {
 	m.twoDisks()
 	m.config.Args.Mode, m.config.Args.Done = cmdline.ModePreview, cmdline.DoneWait
 	m.config.BeforeWrite = func(context.Context) error { t.Error("it was about to write"); return nil }
-	command(t, "mkfs.ext4", "-q", "-F", "-L", "precious", m.disks[1].dev)
+	looptest.Command(t, "mkfs.ext4", "-q", "-F", "-L", "precious", m.disks[1].dev)
 	before := m.digest()
 	m.mustRun()
 	o := m.result.Outlook

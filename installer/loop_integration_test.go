@@ -4,7 +4,6 @@ package installer
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"imgbuild/installer/disk/gpt"
+	"imgbuild/installer/looptest"
 )
 
 // loop is a loop device as a disk.
@@ -39,10 +37,10 @@ func newLoop(t *testing.T, size int64, sector int) *loop {
 	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	d.dev = strings.TrimSpace(command(t, "losetup", "--find", "--show", "--sector-size", fmt.Sprint(sector), d.file))
+	d.dev = strings.TrimSpace(looptest.Command(t, "losetup", "--find", "--show", "--sector-size", fmt.Sprint(sector), d.file))
 	t.Cleanup(func() {
 		d.forget()
-		command(t, "losetup", "--detach", d.dev)
+		looptest.Command(t, "losetup", "--detach", d.dev)
 	})
 	return d
 }
@@ -55,14 +53,14 @@ func (d *loop) forget() {
 		d.t.Fatal(err)
 	}
 	for _, n := range nodes {
-		command(d.t, "delpart", d.dev, strings.TrimPrefix(n, d.dev+"p"))
+		looptest.Command(d.t, "delpart", d.dev, strings.TrimPrefix(n, d.dev+"p"))
 	}
 }
 
 // partition tells the kernel of a partition, and returns its node.
 func (d *loop) partition(number int, start, size int64) string {
 	d.t.Helper()
-	command(d.t, "addpart", d.dev, fmt.Sprint(number), fmt.Sprint(start/512), fmt.Sprint(size/512))
+	looptest.Command(d.t, "addpart", d.dev, fmt.Sprint(number), fmt.Sprint(start/512), fmt.Sprint(size/512))
 	return fmt.Sprintf("%sp%d", d.dev, number)
 }
 
@@ -107,35 +105,8 @@ func (d *loop) writeAt(data []byte, off int64) {
 // digest is the SHA-256 of the disk's contents, holes skipped.
 func (d *loop) digest() string {
 	d.t.Helper()
-	command(d.t, "sync", d.dev)
-	f, err := os.Open(d.file)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	var off int64
-	for {
-		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-		if err != nil {
-			break
-		}
-		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		data, err := io.ReadAll(io.NewSectionReader(f, start, end-start))
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		for i := 0; i < len(data); i += 4096 {
-			if b := data[i:min(i+4096, len(data))]; len(bytes.Trim(b, "\x00")) > 0 {
-				fmt.Fprintf(h, "%d:%x\n", start+int64(i), b)
-			}
-		}
-		off = end
-	}
-	return fmt.Sprintf("%x", h.Sum(nil))
+	looptest.Command(d.t, "sync", d.dev)
+	return looptest.Digest(d.t, d.file)
 }
 
 // bootable says whether firmware would look at the disk at all; where something is kept, whether it would find anything to

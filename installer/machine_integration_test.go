@@ -22,6 +22,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/installer/cmdline"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/looptest"
 	"imgbuild/installer/report"
 	"imgbuild/installer/tool"
 )
@@ -42,15 +43,6 @@ func need(t *testing.T, programs ...string) {
 	if _, err := os.Stat(syslinux); err != nil {
 		t.Skipf("syslinux-common is not installed: %v", err)
 	}
-}
-
-func command(t *testing.T, argv ...string) string {
-	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return string(out)
 }
 
 // mtoolsMounter stands in for the vfat driver, which not every test machine's kernel has: what is written to the mount
@@ -243,7 +235,7 @@ func (m *machine) makeRelease() {
 		t.Fatal(err)
 	}
 	rootfs := filepath.Join(m.release, image.RootfsFile)
-	command(t, "mksquashfs", tree, rootfs, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-no-progress", "-quiet")
+	looptest.Command(t, "mksquashfs", tree, rootfs, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-no-progress", "-quiet")
 	f, err := os.Open(rootfs)
 	if err != nil {
 		t.Fatal(err)

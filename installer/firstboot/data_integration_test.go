@@ -17,36 +17,14 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"imgbuild/installer/looptest"
 )
 
 // dataDisk is a loop device with one partition, as the installer leaves a data disk.
 type dataDisk struct {
 	Disk
 	loop, node string
-}
-
-func command(t *testing.T, argv ...string) string {
-	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// partitions adds a loop device's partitions to the kernel, or removes them. Whoever looks at all devices of the machine, as LVM
-// does, may have one open for a moment, of which nobody is told.
-func partitions(t *testing.T, verb, loop string) {
-	t.Helper()
-	var out []byte
-	var err error
-	for range 300 {
-		if out, err = exec.Command("partx", verb, loop).CombinedOutput(); err == nil {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Errorf("partx %s %s: %v\n%s", verb, loop, err, out)
 }
 
 func newDataDisk(t *testing.T, n int, fsType string) dataDisk {
@@ -57,11 +35,11 @@ func newDataDisk(t *testing.T, n int, fsType string) dataDisk {
 		t.Fatal(err)
 	}
 	guid := uuid.New()
-	command(t, "sgdisk", "-n", "1:2048:0", "-u", "1:"+guid.String(), file)
-	loop := command(t, "losetup", "--find", "--show", file)
-	t.Cleanup(func() { command(t, "losetup", "-d", loop) })
-	partitions(t, "-a", loop)
-	t.Cleanup(func() { partitions(t, "-d", loop) })
+	looptest.Command(t, "sgdisk", "-n", "1:2048:0", "-u", "1:"+guid.String(), file)
+	loop := strings.TrimSpace(looptest.Command(t, "losetup", "--find", "--show", file))
+	t.Cleanup(func() { looptest.Command(t, "losetup", "-d", loop) })
+	looptest.Partitions(t, "-a", loop)
+	t.Cleanup(func() { looptest.Partitions(t, "-d", loop) })
 	d := dataDisk{loop: loop, node: loop + "p1", Disk: Disk{Size: size, Number: 1, Partition: guid, UUID: uuid.NewString(), FS: fsType,
 		Label: fmt.Sprintf("data%d", n), Mount: fmt.Sprintf("/data%d", n)}}
 	d.Fstab = fmt.Sprintf("UUID=%s %s %s defaults,nofail 0 0\n", d.UUID, d.Mount, d.FS)
@@ -130,7 +108,7 @@ func TestDataDisksAreFormattedAndMountedAtTheSameTime(t *testing.T) {
 		if !mountedAs(t, s, d) {
 			t.Errorf("%s is not mounted", d.Mount)
 		}
-		if got := command(t, "blkid", "-p", "-o", "value", "-s", "UUID", d.node); got != d.UUID {
+		if got := strings.TrimSpace(looptest.Command(t, "blkid", "-p", "-o", "value", "-s", "UUID", d.node)); got != d.UUID {
 			t.Errorf("%s has the UUID %s, want %s", d.node, got, d.UUID)
 		}
 	}
@@ -144,7 +122,7 @@ func TestDataDisksAreFormattedAndMountedAtTheSameTime(t *testing.T) {
 func TestADiskWithAnythingOnItIsNotFormatted(t *testing.T) {
 	needTools(t)
 	empty, full, other, gone := newDataDisk(t, 1, "xfs"), newDataDisk(t, 2, "xfs"), newDataDisk(t, 3, "ext4"), newDataDisk(t, 4, "ext4")
-	command(t, "mkfs.ext4", "-q", "-L", "precious", full.node)
+	looptest.Command(t, "mkfs.ext4", "-q", "-L", "precious", full.node)
 	f, err := os.OpenFile(other.node, os.O_WRONLY|os.O_SYNC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -171,12 +149,12 @@ func TestADiskWithAnythingOnItIsNotFormatted(t *testing.T) {
 	if !mountedAs(t, s, empty) {
 		t.Errorf("the empty one is not mounted\n%s", log)
 	}
-	if got := command(t, "blkid", "-p", "-o", "value", "-s", "LABEL", full.node); got != "precious" {
+	if got := strings.TrimSpace(looptest.Command(t, "blkid", "-p", "-o", "value", "-s", "LABEL", full.node)); got != "precious" {
 		t.Errorf("the full one now has the label %q", got)
 	}
 	// Somebody empties one: the next boot does it, and leaves the first as it is.
-	command(t, "wipefs", "-a", full.node)
-	command(t, "dd", "if=/dev/zero", "of="+full.node, "bs=1M", "count=1", "conv=fsync", "status=none")
+	looptest.Command(t, "wipefs", "-a", full.node)
+	looptest.Command(t, "dd", "if=/dev/zero", "of="+full.node, "bs=1M", "count=1", "conv=fsync", "status=none")
 	if err := s.Data(t.Context()); err == nil || strings.Contains(err.Error(), "/data2") || !mountedAs(t, s, full) {
 		t.Errorf("%v\n%s", err, log)
 	}
@@ -189,9 +167,9 @@ func TestADiskWithAnythingOnItIsNotFormatted(t *testing.T) {
 func TestAFormatThatPowerInterruptedIsDoneAgain(t *testing.T) {
 	needTools(t)
 	a, b, c := newDataDisk(t, 1, "xfs"), newDataDisk(t, 2, "ext4"), newDataDisk(t, 3, "xfs")
-	command(t, "mkfs.xfs", "-q", "-m", "uuid="+a.UUID, a.node)
-	command(t, "mkfs.ext4", "-q", "-U", b.UUID, b.node)
-	command(t, "mkfs.xfs", "-q", "-m", "uuid="+c.UUID, c.node) // made, and its line is missing
+	looptest.Command(t, "mkfs.xfs", "-q", "-m", "uuid="+a.UUID, a.node)
+	looptest.Command(t, "mkfs.ext4", "-q", "-U", b.UUID, b.node)
+	looptest.Command(t, "mkfs.xfs", "-q", "-m", "uuid="+c.UUID, c.node) // made, and its line is missing
 	s, log := dataSystem(t, a, b, c)
 	state := fmt.Sprintf("%s %s\n%s %s\n%s %s\n%s %s\n", begun, a.Partition, begun, b.Partition, begun, c.Partition, made, c.Partition)
 	if err := os.WriteFile(filepath.Join(s.Root, dataState), []byte(state), 0o600); err != nil {
@@ -214,8 +192,8 @@ func TestTwoCopiesOfADiskAreRefused(t *testing.T) {
 	needTools(t)
 	a := newDataDisk(t, 1, "xfs")
 	b := newDataDisk(t, 1, "xfs")
-	command(t, "sgdisk", "-u", "1:"+a.Partition.String(), b.loop)
-	command(t, "blockdev", "--flushbufs", b.loop)
+	looptest.Command(t, "sgdisk", "-u", "1:"+a.Partition.String(), b.loop)
+	looptest.Command(t, "blockdev", "--flushbufs", b.loop)
 	s, _ := dataSystem(t, a)
 	if err := s.Data(t.Context()); err == nil || !strings.Contains(err.Error(), "are the same disk, or copies of one") {
 		t.Errorf("got %v", err)

@@ -3,75 +3,20 @@
 package kexec
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"imgbuild/installer/disk"
+	"imgbuild/installer/looptest"
 )
-
-func command(t *testing.T, argv ...string) string {
-	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// partitions adds a loop device's partitions to the kernel, or removes them. Whoever looks at all devices of the machine, as LVM
-// does, may have one open for a moment, of which nobody is told.
-func partitions(t *testing.T, verb, loop string) {
-	t.Helper()
-	var out []byte
-	var err error
-	for range 300 {
-		if out, err = exec.Command("partx", verb, loop).CombinedOutput(); err == nil {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Errorf("partx %s %s: %v\n%s", verb, loop, err, out)
-}
-
-func digest(t *testing.T, file string) [32]byte {
-	t.Helper()
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	for off := int64(0); ; { // holes are skipped
-		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-		if err != nil {
-			return [32]byte(h.Sum(nil))
-		}
-		if off, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE); err != nil {
-			t.Fatal(err)
-		}
-		b := make([]byte, off-start)
-		if _, err := f.ReadAt(b, start); err != nil {
-			t.Fatal(err)
-		}
-		for i := int64(0); i < int64(len(b)); i += 4096 {
-			if block := b[i:min(i+4096, int64(len(b)))]; len(bytes.Trim(block, "\x00")) > 0 {
-				fmt.Fprintf(h, "%d:%x\n", start+i, block)
-			}
-		}
-	}
-}
 
 // oldDisk is a loop device with a /boot on its second partition, as it is after the power failed: its journal is to be replayed.
 func oldDisk(t *testing.T, fs string) (file string, d disk.Disk) {
@@ -90,15 +35,15 @@ func oldDisk(t *testing.T, fs string) (file string, d disk.Disk) {
 		t.Fatal(err)
 	}
 	attach := func(file string) string {
-		loop := command(t, "losetup", "--find", "--show", file)
-		t.Cleanup(func() { command(t, "losetup", "-d", loop) })
-		partitions(t, "-a", loop)
-		t.Cleanup(func() { partitions(t, "-d", loop) })
+		loop := strings.TrimSpace(looptest.Command(t, "losetup", "--find", "--show", file))
+		t.Cleanup(func() { looptest.Command(t, "losetup", "-d", loop) })
+		looptest.Partitions(t, "-a", loop)
+		t.Cleanup(func() { looptest.Partitions(t, "-d", loop) })
 		return loop
 	}
-	command(t, "sgdisk", "-n", "1:2048:+1M", "-n", "2:0:0", live)
+	looptest.Command(t, "sgdisk", "-n", "1:2048:+1M", "-n", "2:0:0", live)
 	loop := attach(live)
-	command(t, "mkfs."+fs, "-q", loop+"p2")
+	looptest.Command(t, "mkfs."+fs, "-q", loop+"p2")
 	at := filepath.Join(dir, "boot")
 	if err := errors.Join(os.Mkdir(at, 0o755), unix.Mount(loop+"p2", at, fs, 0, "")); err != nil {
 		t.Fatal(err)
@@ -111,13 +56,13 @@ func oldDisk(t *testing.T, fs string) (file string, d disk.Disk) {
 		}
 	}
 	// Written back to its place, and then the journal gets something more.
-	command(t, "fsfreeze", "-f", at)
-	command(t, "fsfreeze", "-u", at)
+	looptest.Command(t, "fsfreeze", "-f", at)
+	looptest.Command(t, "fsfreeze", "-u", at)
 	if err := os.WriteFile(filepath.Join(at, "late"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command(t, "sync", "--file-system", at)
-	command(t, "cp", live, file)
+	looptest.Command(t, "sync", "--file-system", at)
+	looptest.Command(t, "cp", live, file)
 	loop = attach(file)
 	return file, disk.Disk{Name: filepath.Base(loop), Path: loop, Size: 400 << 20, Sector: 512}
 }
@@ -126,7 +71,7 @@ func TestAnOldSystemIsReadWithoutAWrite(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) {
 			file, d := oldDisk(t, fs)
-			before := digest(t, file)
+			before := looptest.Digest(t, file)
 			blank := disk.Disk{Name: "none", Path: "/dev/null"}
 			var asked []string
 			e, err := OldSystem(t.Context(), []disk.Disk{blank, d}, Options{Scratch: t.TempDir(), LoadFS: func(fs string) error { asked = append(asked, fs); return nil }})
@@ -145,8 +90,8 @@ func TestAnOldSystemIsReadWithoutAWrite(t *testing.T) {
 			if err := exec.Command("findmnt", "-n", "--source", d.Path+"p2").Run(); err == nil {
 				t.Error("it is still mounted")
 			}
-			command(t, "blockdev", "--flushbufs", d.Path)
-			if digest(t, file) != before {
+			looptest.Command(t, "blockdev", "--flushbufs", d.Path)
+			if looptest.Digest(t, file) != before {
 				t.Error("the disk was written to")
 			}
 		})

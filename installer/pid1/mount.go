@@ -1,16 +1,15 @@
 package pid1
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imgbuild/installer/mountinfo"
 )
 
 type mount struct {
@@ -67,45 +66,20 @@ func MountEFIVars() error {
 // mountPoints reads /proc/self/mountinfo: the mount points, the last mounted first, of file systems that are on devices
 // or may keep one busy.
 func mountPoints(path string) ([]string, error) {
-	f, err := os.Open(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var found []string
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		before, after, ok := strings.Cut(s.Text(), " - ")
-		fields := strings.Fields(before)
-		fstype, _, _ := strings.Cut(after, " ")
-		if !ok || len(fields) < 5 {
-			continue
-		}
-		target := unescape(fields[4])
+	for _, m := range mountinfo.Parse(string(text)) {
 		// What is ours stays until the end; the rest, with the bind mounts of a chroot, goes.
-		if slices.Contains([]string{"/", "/proc", "/sys", "/dev", "/dev/pts", "/run", "/tmp"}, target) || fstype == "rootfs" {
+		if slices.Contains([]string{"/", "/proc", "/sys", "/dev", "/dev/pts", "/run", "/tmp"}, m.Target) || m.FS == "rootfs" {
 			continue
 		}
-		found = append(found, target)
+		found = append(found, m.Target)
 	}
 	slices.Reverse(found)
-	return found, s.Err()
-}
-
-// unescape takes back the kernel's \040 for blanks and the like.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return found, nil
 }
 
 // unmountAll unmounts everything that is on a disk, or makes it read-only if something still holds it.

@@ -12,6 +12,7 @@ import (
 
 	"imgbuild/image/layout"
 	"imgbuild/installer/disk"
+	"imgbuild/installer/looptest"
 )
 
 // lvmTool runs LVM as this package does, but without the device mapper, which the kernels of test machines need not have.
@@ -28,7 +29,7 @@ func lvmTool(t *testing.T, argv []string, more ...string) {
 func TestAVolumeGroupIsFoundWithWhatItsVolumesHold(t *testing.T) {
 	need(t, "losetup", "lvm", "sgdisk", "mkfs.xfs", "blkid")
 	d := loop(t, 2<<30, 512)
-	command(t, "sgdisk", "-n", "1:2048:+100M", "-c", "1:boot", "-n", "2:0:0", "-t", "2:8e00", "-c", "2:system", d.Path)
+	looptest.Command(t, "sgdisk", "-n", "1:2048:+100M", "-c", "1:boot", "-n", "2:0:0", "-t", "2:8e00", "-c", "2:system", d.Path)
 	list, err := func() ([]layout.Existing, error) {
 		f, err := os.Open(d.Path)
 		if err != nil {
@@ -61,7 +62,7 @@ func TestAVolumeGroupIsFoundWithWhatItsVolumesHold(t *testing.T) {
 	if err := os.Truncate(image, 90*4*mib); err != nil {
 		t.Fatal(err)
 	}
-	command(t, "mkfs.xfs", "-q", "-L", "home", image)
+	looptest.Command(t, "mkfs.xfs", "-q", "-L", "home", image)
 	want := blkid(t, image)
 	c := lvmReader{system(t).Run, l}
 	pieces, err := c.pieces(t.Context(), "dstest")

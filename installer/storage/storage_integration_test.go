@@ -19,6 +19,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/image/seal"
 	"imgbuild/installer/disk"
+	"imgbuild/installer/looptest"
 	"imgbuild/installer/report"
 	"imgbuild/installer/tool"
 )
@@ -35,15 +36,6 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
-func command(t *testing.T, argv ...string) string {
-	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return string(out)
-}
-
 // loop makes a disk of a sparse file.
 func loop(t *testing.T, size int64, sector int) disk.Disk {
 	t.Helper()
@@ -54,13 +46,13 @@ func loop(t *testing.T, size int64, sector int) disk.Disk {
 	if err := os.Truncate(file, size); err != nil {
 		t.Fatal(err)
 	}
-	node := strings.TrimSpace(command(t, "losetup", "-f", "--show", "--sector-size", fmt.Sprint(sector), file))
+	node := strings.TrimSpace(looptest.Command(t, "losetup", "-f", "--show", "--sector-size", fmt.Sprint(sector), file))
 	d := disk.Disk{Name: filepath.Base(node), Path: node, Size: size, Sector: sector}
 	t.Cleanup(func() {
 		if err := deletePartitions("/sys", d); err != nil {
 			t.Error(err)
 		}
-		command(t, "losetup", "-d", node)
+		looptest.Command(t, "losetup", "-d", node)
 	})
 	return d
 }
@@ -106,7 +98,7 @@ func resolve(t *testing.T, l layout.Layout, found []layout.Existing, disks, data
 func blkid(t *testing.T, node string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for line := range strings.Lines(command(t, "blkid", "-p", "-o", "export", node)) {
+	for line := range strings.Lines(looptest.Command(t, "blkid", "-p", "-o", "export", node)) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
 			out[k] = v
 		}
@@ -142,7 +134,7 @@ func TestBootLoadersCanReadTheExt4ThatIsMadeForThem(t *testing.T) {
 		if err := m.mkfs(t.Context(), m.holders()[0]); err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(command(t, "dumpe2fs", "-h", file)) {
+		for line := range strings.Lines(looptest.Command(t, "dumpe2fs", "-h", file)) {
 			features, ok := strings.CutPrefix(line, "Filesystem features:")
 			for _, f := range strings.Fields(features) {
 				if ok && slices.Contains(forbidden, f) {
@@ -261,7 +253,7 @@ func TestASchemeIsMadeAndCommittedAndMadeAgainAroundWhatIsKept(t *testing.T) {
 			if err := os.Truncate(backing(t, d), d.Size); err != nil {
 				t.Fatal(err)
 			}
-			command(t, "blockdev", "--flushbufs", d.Path)
+			looptest.Command(t, "blockdev", "--flushbufs", d.Path)
 			if _, err := Make(t.Context(), system(t), again, more, by); !errors.Is(err, ErrUntouched) || !strings.Contains(err.Error(), `"data"`) {
 				t.Errorf("with nothing there to keep: %v", err)
 			}
@@ -282,13 +274,13 @@ func backing(t *testing.T, d disk.Disk) string {
 func verify(t *testing.T, d disk.Disk, s layout.SchemeDisk) {
 	t.Helper()
 	if s.Table == layout.GPT {
-		if out := command(t, "sgdisk", "--verify", d.Path); !strings.Contains(out, "No problems found") {
+		if out := looptest.Command(t, "sgdisk", "--verify", d.Path); !strings.Contains(out, "No problems found") {
 			t.Errorf("sgdisk says %s", out)
 		}
-	} else if out := command(t, "sfdisk", "--verify", d.Path); !strings.Contains(out, "No errors detected") {
+	} else if out := looptest.Command(t, "sfdisk", "--verify", d.Path); !strings.Contains(out, "No errors detected") {
 		t.Errorf("sfdisk says %s", out)
 	}
-	out := command(t, "sfdisk", "--dump", d.Path)
+	out := looptest.Command(t, "sfdisk", "--dump", d.Path)
 	for _, p := range s.Parts {
 		want := fmt.Sprintf("start=%12d, size=%12d", p.Start/int64(d.Sector), p.Size/int64(d.Sector))
 		if !strings.Contains(out, want) {
@@ -302,7 +294,7 @@ func TestDataDisksAreMadeBesidesAndThoseOfTheFirstBootHaveOnlyTheirTable(t *test
 	for _, when := range []string{"install", "firstboot"} {
 		t.Run(when, func(t *testing.T) {
 			system1, data1, data2 := loop(t, 3<<30, 512), loop(t, 1<<30, 512), loop(t, 1<<30, 4096)
-			command(t, "mkfs.ext4", "-q", data2.Path)
+			looptest.Command(t, "mkfs.ext4", "-q", data2.Path)
 			l := layout.Layout{Firmware: layout.BIOS, Data: &layout.Data{When: when}}
 			s, by := resolve(t, l, nil, []disk.Disk{system1}, []disk.Disk{data1, data2})
 			ids := Identify(s)
@@ -352,7 +344,7 @@ func holdsNothing(d disk.Disk) error {
 func TestADiskInUseIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	need(t, "losetup", "mkfs.ext4", "mkfs.xfs")
 	d := loop(t, 3<<30, 512)
-	command(t, "mkfs.ext4", "-q", d.Path)
+	looptest.Command(t, "mkfs.ext4", "-q", d.Path)
 	s, by := resolve(t, layout.Layout{Firmware: layout.BIOS}, nil, []disk.Disk{d}, nil)
 	withFile(t, d.Path, "ext4", func(string) {
 		if _, err := Make(t.Context(), system(t), s, Identify(s), by); !errors.Is(err, ErrUntouched) {

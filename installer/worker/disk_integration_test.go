@@ -3,20 +3,16 @@
 package worker
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"imgbuild/image/seal"
 	"imgbuild/installer"
 	"imgbuild/installer/disk/gpt"
+	"imgbuild/installer/looptest"
 	"imgbuild/server/registry"
 )
 
@@ -30,32 +26,7 @@ func (s *site) digest() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	f, err := os.Open(s.file)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	for off := int64(0); ; {
-		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-		if err != nil {
-			return fmt.Sprintf("%x", h.Sum(nil)) // only holes are left
-		}
-		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		data, err := io.ReadAll(io.NewSectionReader(f, start, end-start))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for i := 0; i < len(data); i += 4096 {
-			if b := data[i:min(i+4096, len(data))]; len(bytes.Trim(b, "\x00")) > 0 {
-				fmt.Fprintf(h, "%d:%x\n", start+int64(i), b)
-			}
-		}
-		off = end
-	}
+	return looptest.Digest(s.t, s.file)
 }
 
 // table is the disk's partition table.

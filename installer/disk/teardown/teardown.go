@@ -14,8 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"imgbuild/installer/mountinfo"
 )
 
 // Kind is what a device is, and how it is removed.
@@ -169,22 +170,16 @@ func (k *Kernel) index() error {
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
-	for line := range strings.Lines(string(mounts)) {
-		// proc_pid_mountinfo(5): the device's number is that of the file system, which Btrfs invents; its source is after a dash.
-		head, tail, ok := strings.Cut(line, " - ")
-		f, t := strings.Fields(head), strings.Fields(tail)
-		if !ok || len(f) < 5 || len(t) < 2 {
-			continue
-		}
-		use := "mounted at " + unescape(f[4])
-		if strings.HasPrefix(f[2], "0:") {
-			if src := unescape(t[1]); strings.HasPrefix(src, "/dev/") {
-				name := k.nameOf(src)
+	for _, m := range mountinfo.Parse(string(mounts)) {
+		use := "mounted at " + m.Target
+		if strings.HasPrefix(m.Dev, "0:") {
+			if strings.HasPrefix(m.Source, "/dev/") {
+				name := k.nameOf(m.Source)
 				k.users[name] = append(k.users[name], use)
 			}
 			continue
 		}
-		k.users[f[2]] = append(k.users[f[2]], use)
+		k.users[m.Dev] = append(k.users[m.Dev], use)
 	}
 	swaps, err := os.ReadFile(filepath.Join(k.Proc, "swaps"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -192,27 +187,11 @@ func (k *Kernel) index() error {
 	}
 	for line := range strings.Lines(string(swaps)) {
 		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[0], "/dev/") {
-			name := k.nameOf(unescape(f[0]))
+			name := k.nameOf(mountinfo.Unescape(f[0]))
 			k.users[name] = append(k.users[name], "used as swap")
 		}
 	}
 	return nil
-}
-
-// unescape undoes what the kernel does to blanks in /proc: \040 and the like.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // nameOf is the kernel name of a device node, from its path alone where that says it.
