@@ -73,6 +73,10 @@ type Plan struct {
 	Order string `json:"order,omitempty"`
 	// Manifest is the URL of the release's manifest.
 	Manifest string `json:"manifest,omitempty"`
+	// Transport is the way the root file system comes; empty is TransportHTTP.
+	Transport Transport `json:"transport,omitempty"`
+	// Mirrors are URLs of the release's directory elsewhere, each with a slash at its end.
+	Mirrors []string `json:"mirrors,omitempty"`
 	// Disks and Wipe are as imgbuild.disk= and imgbuild.wipe=: serial numbers, WWNs or paths below /dev. Disks are in the order
 	// of the layout's.
 	Disks []string `json:"disks,omitempty"`

@@ -12,6 +12,9 @@ func (p Plan) Validate() error {
 		if p.Manifest == "" || p.Order == "" || p.Token == "" {
 			return errors.New("read plan: an installation, or its preview, needs a manifest, an order and a token")
 		}
+		if p.Transport != "" && !p.Transport.Valid() {
+			return fmt.Errorf("read plan: its transport %q is not known to this installer", p.Transport)
+		}
 	case Wait:
 		if p.RetrySeconds <= 0 {
 			return errors.New("read plan: waiting needs a time to ask again")

@@ -56,12 +56,6 @@ const (
 	DoneWait     Done = "wait"
 )
 
-// Transport is the way the root file system comes.
-type Transport string
-
-// TransportHTTP fetches ranges from the server that the manifest comes from.
-const TransportHTTP Transport = "http"
-
 // Args is what the installer was asked to do.
 type Args struct {
 	Mode Mode
@@ -83,10 +77,13 @@ type Args struct {
 	// Fresh makes anew what the layout would keep.
 	Fresh bool
 	// Preset takes the place of the manifest's layout; empty leaves that as it is.
-	Preset    layout.Preset
-	OnError   OnError
-	Done      Done
-	Transport Transport
+	Preset  layout.Preset
+	OnError OnError
+	Done    Done
+	// Transport is the way the root file system comes; with a server it is the plan's to say.
+	Transport plan.Transport
+	// Mirrors are absolute http or https URLs of the release's directory elsewhere, each with a slash at its end.
+	Mirrors []string
 	// BootIF is the MAC address of the interface that the firmware booted from (BOOTIF=, as PXELINUX and iPXE write it); nil
 	// if nobody said.
 	BootIF net.HardwareAddr
@@ -99,19 +96,21 @@ type Args struct {
 
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
-	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport"}
+	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror"}
 }
 
 // several are the arguments that may be given more than once with different values.
-func several() []string { return []string{"disk", "wipe", "unseal"} }
+func several() []string { return []string{"disk", "wipe", "unseal", "mirror"} }
 
 // ordered are the arguments that are a server's to say where there is one.
-func ordered() []string { return []string{"disk", "wipe", "unseal", "keep", "layout", "done"} }
+func ordered() []string {
+	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror"}
+}
 
 // Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
 // so that the failure can be shown as was asked. The error joins everything that is wrong.
 func Parse(line string) (Args, error) {
-	p := parser{args: Args{Transport: TransportHTTP}, seen: map[string][]string{}}
+	p := parser{args: Args{Transport: plan.TransportHTTP}, seen: map[string][]string{}}
 	for _, param := range Split(line) {
 		p.param(param)
 	}
@@ -153,6 +152,8 @@ func (p *parser) agree() {
 		p.bad("%sserverkey= and %sboot= belong to a server: add %sserver=URL", Prefix, Prefix, Prefix)
 	case a.Mode == ModeInspect:
 		p.bad("%smode=inspect reports to a server: add %sserver=URL", Prefix, Prefix)
+	case a.Transport == plan.TransportRelay:
+		p.bad("%stransport=relay reads from machines that a server names: boot through an imgserve, or leave it out", Prefix)
 	case a.Manifest == "" && a.Mode == "":
 		p.bad("nothing on the kernel command line says what to do: add %smanifest=URL", Prefix)
 	case a.Manifest == "":
@@ -173,7 +174,8 @@ func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 	if pl.Action == plan.Preview {
 		p.args.Mode = ModePreview
 	}
-	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"done", pl.Done}} {
+	p.args.Mirrors = nil
+	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"done", pl.Done}, {"transport", string(pl.Transport)}} {
 		if v.value != "" {
 			p.value(v.key, v.value)
 		}
@@ -181,7 +183,7 @@ func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 	for _, v := range []struct {
 		key    string
 		values []string
-	}{{"disk", pl.Disks}, {"wipe", pl.Wipe}, {"unseal", pl.Unseal}} {
+	}{{"disk", pl.Disks}, {"wipe", pl.Wipe}, {"unseal", pl.Unseal}, {"mirror", pl.Mirrors}} {
 		for _, value := range v.values {
 			p.value(v.key, value)
 		}
@@ -294,7 +296,13 @@ func (p *parser) value(key, value string) {
 	case "layout":
 		p.args.Preset = oneOf(p, key, value, layout.Simple, layout.LVM, layout.Server, layout.Mirror)
 	case "transport":
-		p.args.Transport = oneOf(p, key, value, TransportHTTP)
+		p.args.Transport = oneOf(p, key, value, plan.TransportHTTP, plan.TransportTorrent, plan.TransportRelay)
+	case "mirror":
+		if _, err := checkAddress(value); err != nil {
+			p.bad("argument %smirror=: %w", Prefix, err)
+			return
+		}
+		p.args.Mirrors = append(p.args.Mirrors, strings.TrimRight(value, "/")+"/")
 	case "manifest":
 		if err := checkURL(value); err != nil {
 			p.bad("argument %smanifest=: %w", Prefix, err)

@@ -45,7 +45,7 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Args{Mode: ModeInstall, Manifest: "http://10.0.0.1/demo/1/manifest.json", Disks: []string{"SN 42"}, Wipe: []string{"/dev/vda", "WD-1"},
-		OnError: OnErrorPoweroff, Done: DonePoweroff, Transport: TransportHTTP, Verbose: true, BootIF: a.BootIF}
+		OnError: OnErrorPoweroff, Done: DonePoweroff, Transport: plan.TransportHTTP, Verbose: true, BootIF: a.BootIF}
 	want.Done = DoneWait
 	if !reflect.DeepEqual(a, want) || a.BootIF.String() != "52:54:00:aa:bb:cc" {
 		t.Errorf("got %+v", a)
