@@ -24,6 +24,7 @@ const (
 	KernelFile    = "vmlinuz"
 	InitramfsFile = "initramfs.img"
 	RootfsFile    = "rootfs.squashfs"
+	TorrentFile   = "rootfs.torrent"
 	BootIPXEFile  = "boot.ipxe"
 	LockFile      = "profile.lock"
 	BuildLogFile  = "build.log"
