@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -22,6 +23,23 @@ func (p Progress) String() string {
 	}
 	if p.Left > 0 && done < p.Total {
 		s += ", " + Duration(p.Left) + " left"
+	}
+	if p.Limit > 0 {
+		s += fmt.Sprintf(", %.0f%% of what the %s can do", math.Floor(p.Limit*100), p.LimitBy)
+	}
+	return s + mix(p.Mix)
+}
+
+// mix is ", 90% relay, 10% origin".
+func mix(shares []Share) string {
+	all, s := int64(0), ""
+	for _, m := range shares {
+		all += m.Bytes
+	}
+	for _, m := range shares {
+		if len(shares) > 1 && m.Bytes > 0 {
+			s += fmt.Sprintf(", %d%% %s", percent(m.Bytes, all), m.From)
+		}
 	}
 	return s
 }

@@ -21,6 +21,17 @@ type Progress struct {
 	Done, Total int64         // bytes
 	Rate        float64       // bytes a second, smoothed
 	Left        time.Duration // until Done reaches Total at this rate; 0 if nobody can say
+	// Limit is the share, up to 1, of what could be done at best, and LimitBy what bounds that, as network; 0 if nobody can say.
+	Limit   float64
+	LimitBy string
+	// Mix is where Done came from, the largest share first; empty where there is one source only.
+	Mix []Share
+}
+
+// Share is a part of something that came from somewhere.
+type Share struct {
+	From  string
+	Bytes int64
 }
 
 // Reporter takes what the installer has to say. All methods may be called from several goroutines and return at once.

@@ -58,6 +58,8 @@ func TestNumbersAreWrittenForPeople(t *testing.T) {
 		{Duration(0), "0 s"}, {Duration(300 * time.Millisecond), "1 s"}, {Duration(125 * time.Second), "2 min 5 s"},
 		{Duration(3780 * time.Second), "1 h 3 min"},
 		{Progress{What: "x", Done: 5}.String(), "x 5 B"},
+		{Progress{What: "x", Done: 5, Total: 10, Limit: 0.957, LimitBy: "disk", Mix: []Share{{"relay", 4}, {"origin", 1}}}.String(), "x 50% 5 B of 10 B, 95% of what the disk can do, 80% relay, 20% origin"},
+		{Progress{What: "x", Done: 5, Total: 10, Mix: []Share{{"origin", 5}}}.String(), "x 50% 5 B of 10 B"},
 		{Progress{What: "x", Done: 9, Total: 5}.String(), "x 100% 5 B of 5 B"},
 		{Progress{What: "x", Done: math.MaxInt64/2 - 1, Total: math.MaxInt64 / 2}.String(), "x 99% 4.0 EiB of 4.0 EiB"},
 	} {
