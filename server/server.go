@@ -12,11 +12,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"imgbuild/image"
+	"imgbuild/image/plan"
 	"imgbuild/server/api"
 	"imgbuild/server/boot"
 	"imgbuild/server/config"
@@ -25,6 +27,7 @@ import (
 	"imgbuild/server/machine"
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
+	"imgbuild/server/swarm"
 	"imgbuild/server/tftp"
 )
 
@@ -51,6 +54,7 @@ type Server struct {
 	catalogue *releases.Catalogue
 	boot      *boot.Server
 	machine   *machine.Server
+	swarm     *swarm.Server
 	api       *api.API
 	dhcp      *dhcp.Server // nil without
 	tftp      *tftp.Server // nil without
@@ -151,7 +155,15 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.boot, err = boot.New(boot.Options{Registry: s.store, Images: s.catalogue, Key: key.Public(), URL: s.c.URL, Policy: policy, Log: s.log}); err != nil {
 		return err
 	}
-	s.machine, err = machine.New(machine.Options{Registry: s.store, Images: s.catalogue, Key: key, URL: s.c.URL, Policy: policy, Limits: limits, Log: s.log})
+	mirrors := s.mirrors()
+	rates := swarm.Rates{Global: int64(s.c.Rates.Global), PerSubnet: int64(s.c.Rates.PerSubnet), PerMachine: int64(s.c.Rates.PerMachine)}
+	if s.swarm, err = swarm.New(ctx, swarm.Options{Registry: s.store, Key: key, Mirrors: mirrors, Rates: rates, Log: s.log}); err != nil {
+		return err
+	}
+	s.machine, err = machine.New(machine.Options{
+		Registry: s.store, Images: s.catalogue, Key: key, URL: s.c.URL, Policy: policy, Limits: limits,
+		Swarm: s.swarm, Transport: plan.Transport(s.c.Transport), Mirrors: mirrors, Log: s.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -174,13 +186,22 @@ func (s *Server) assemble(ctx context.Context) error {
 		TokensOverTLS: s.certs != nil, HTTPS: s.httpsURL(), Metrics: metrics, Log: s.log,
 		Handlers: api.Handlers{
 			IPXE: s.boot.IPXE(), GRUB: s.boot.GRUB(), Loaders: http.StripPrefix("/boot/loader/", files), Images: s.catalogue,
-			Claim: s.machine.Claim(), Events: s.machine.Events(), Booted: s.machine.Booted(),
+			Claim: s.machine.Claim(), Events: s.machine.Events(), Swarm: s.machine.Swarm(), Booted: s.machine.Booted(),
 		},
 	})
 	if err != nil {
 		return err
 	}
 	return metrics.Add(newCounters(s))
+}
+
+// mirrors are the configuration's, each with a slash at its end.
+func (s *Server) mirrors() []string {
+	var list []string
+	for _, m := range s.c.Mirrors {
+		list = append(list, strings.TrimRight(m, "/")+"/")
+	}
+	return list
 }
 
 // Run serves until ctx ends, then stops gracefully; or until something that it cannot do without fails.

@@ -212,6 +212,10 @@ type Event struct {
 	Done  int64   `json:"done,omitempty"`
 	Total int64   `json:"total,omitempty"`
 	Rate  float64 `json:"rate,omitempty"`
+	// Mix is how many of a transfer's bytes came from which kind of source, and Limit how much of what its network and its disk
+	// can do the transfer does: 1 is all.
+	Mix   map[SourceKind]int64 `json:"mix,omitempty"`
+	Limit float64              `json:"limit,omitempty"`
 	// Outlook comes with the kind preview.
 	Outlook *Outlook `json:"outlook,omitempty"`
 }

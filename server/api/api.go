@@ -65,6 +65,7 @@ type Handlers struct {
 	Images  http.Handler // GET /images/{name}/{version}/{file}
 	Claim   http.Handler // POST plan.ClaimPath
 	Events  http.Handler // POST plan.EventsPath
+	Swarm   http.Handler // POST plan.SwarmPath
 	Booted  http.Handler // POST plan.BootedPath
 }
 

@@ -71,7 +71,7 @@ func serve(t testing.TB, change ...func(*Options)) *service {
 	})
 	o := Options{
 		Store: store, Catalogue: catalogue, Log: logger, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
-		Handlers: Handlers{IPXE: other, GRUB: other, Loaders: other, Images: catalogue, Claim: other, Events: other, Booted: other},
+		Handlers: Handlers{IPXE: other, GRUB: other, Loaders: other, Images: catalogue, Claim: other, Events: other, Swarm: other, Booted: other},
 	}
 	for _, c := range change {
 		c(&o)

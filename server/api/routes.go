@@ -44,6 +44,7 @@ func (a *API) Routes() []Route {
 		{"GET /images/{name}/{version}/{file}", Public, false, h.Images},
 		{"POST " + plan.ClaimPath, Machine, false, h.Claim},
 		{"POST " + plan.EventsPath, Machine, false, h.Events},
+		{"POST " + plan.SwarmPath, Machine, false, h.Swarm},
 		{"POST " + plan.BootedPath, Machine, false, h.Booted},
 
 		{"GET /api/v1/servers", Read, legacy, http.HandlerFunc(a.listHosts)},

@@ -41,6 +41,14 @@ type Config struct {
 	KeepProgress Duration `yaml:"keep_progress,omitempty" check:"duration" default:"30d"`
 	// Limits are how many machines install at a time. The others wait and go on by themselves.
 	Limits Limits `yaml:"limits,omitempty"`
+	// Transport is the way that root file systems come to the machines: relay has each machine read from another one that installs
+	// too, as the server plans, so that the image leaves the server once; http has each read from the server and its mirrors;
+	// torrent is BitTorrent between the machines. Whatever it is, the server itself is the last resort.
+	Transport string `yaml:"transport,omitempty" check:"transport" default:"relay"`
+	// Mirrors are addresses of directories that hold NAME/VERSION/ of releases too, on any web server.
+	Mirrors []string `yaml:"mirrors,omitempty" check:"mirror"`
+	// Rates are how fast machines may read, until imgctl rates says otherwise.
+	Rates Rates `yaml:"rates,omitempty"`
 	// DHCP says what is done with the questions of machines that start.
 	DHCP DHCP `yaml:"dhcp,omitempty"`
 	// TFTP hands out boot loaders, and nothing else.
@@ -64,6 +72,17 @@ type Limits struct {
 	PerRack *int `yaml:"per_rack,omitempty" check:"limit" default:"0"`
 	// PerImage is the limit for one release.
 	PerImage *int `yaml:"per_image,omitempty" check:"limit" default:"0"`
+}
+
+// Rates are how fast machines may read: bytes a second as 200MB or 190MiB, bits a second as 1Gbit, or none. They hold for machines
+// that ask this server how to transfer, which is everything that it installs.
+type Rates struct {
+	// Global is what leaves the server in all.
+	Global Rate `yaml:"global,omitempty" check:"rate" default:"none"`
+	// PerSubnet is what enters a rack, or a subnet where hosts have no rack, from outside.
+	PerSubnet Rate `yaml:"per_subnet,omitempty" check:"rate" default:"none"`
+	// PerMachine is what one machine reads.
+	PerMachine Rate `yaml:"per_machine,omitempty" check:"rate" default:"none"`
 }
 
 // DHCP says what is done with the questions of machines that start.

@@ -112,6 +112,7 @@ limits:
   global: 50
   per_rack: 0
   per_image: 0
+transport: relay
 dhcp:
   mode: proxy
   probe: true

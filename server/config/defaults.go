@@ -30,6 +30,7 @@ func (c *Config) fillDefaults(s Surroundings) {
 	fillInt(&c.Limits.Global, 50)
 	fillInt(&c.Limits.PerRack, 0)
 	fillInt(&c.Limits.PerImage, 0)
+	fill(&c.Transport, "relay")
 	switch {
 	case c.DHCP.Mode != "":
 	case len(c.DHCP.Subnets) > 0:

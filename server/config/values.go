@@ -102,6 +102,9 @@ func formats() map[string]strict.Format {
 		"unknown":   {Enum: []string{"inspect", "localboot"}},
 		"dhcp-mode": {Enum: []string{"server", "proxy", "off"}},
 		"duration":  {What: "a time such as 90s, 12h or 7d", Pattern: `([0-9]+(\.[0-9]+)?(h|m|s|ms))+|[0-9]+d`, Max: 32, Examples: []string{"12h", "7d"}},
+		"transport": {Enum: []string{"relay", "http", "torrent"}},
+		"mirror":    {What: "an address of a directory with http or https", Pattern: `https?://[^\s?#]+`, Check: checkMirror, Examples: []string{"http://mirror.example.org/images"}},
+		"rate":      {What: "bytes or bits a second such as 200MB or 1Gbit, or none", Pattern: `none|0|[0-9]+(\.[0-9]+)? ?([kMGT]i?)?(B|bit)?(/s)?`, Max: 32, Examples: []string{"200MB", "1Gbit", "none"}},
 		"limit":     {From: 0, To: 100000},
 		"prefix":    {What: "a network such as 10.0.0.0/8", Pattern: `[0-9A-Fa-f:.]+/[0-9]{1,3}`, Check: checkPrefix, Examples: []string{"10.0.0.0/8", "2001:db8::/32"}},
 		"prefix4":   {What: "an IPv4 network such as 10.1.0.0/24", Pattern: v4 + `/[0-9]{1,2}`, Check: checkPrefix, Examples: []string{"10.1.0.0/24"}},
@@ -147,6 +150,19 @@ func checkURL(s string) string {
 		return fmt.Sprintf("is %s; the server is at the root of its address, so take out %s", strict.Clip(s), u.Path)
 	case u.RawQuery != "" || u.Fragment != "":
 		return fmt.Sprintf("is %s; nothing comes after the host and port", strict.Clip(s))
+	}
+	return ""
+}
+
+func checkMirror(s string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Sprintf("is %s, and not an address such as http://mirror.example.org/images", strict.Clip(s))
+	case u.User != nil:
+		return "has a user in it; machines have no password for a mirror"
+	case u.RawQuery != "" || u.Fragment != "":
+		return fmt.Sprintf("is %s; nothing comes after the directory", strict.Clip(s))
 	}
 	return ""
 }

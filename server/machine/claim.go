@@ -156,7 +156,7 @@ func (s *Server) install(ctx context.Context, q *claim, v gate.Verdict) (plan.Pl
 	}
 	var p plan.Plan
 	if err == nil {
-		p, err = installation(q, r, v.Action, s.o.Key)
+		p, err = installation(q, r, v.Action, s.o.Transport, s.o.Mirrors, s.o.Key)
 	}
 	if err != nil {
 		s.note(ctx, q.host.SN, q.order.ID, fmt.Sprintf("the order cannot be carried out: %v", err))

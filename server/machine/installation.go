@@ -17,7 +17,7 @@ import (
 )
 
 // installation is the plan of an order for a host, or of its preview, without its token.
-func installation(q *claim, r *releases.Release, action plan.Action, key image.PrivateKey) (plan.Plan, error) {
+func installation(q *claim, r *releases.Release, action plan.Action, transport plan.Transport, mirrors []string, key image.PrivateKey) (plan.Plan, error) {
 	h, o := q.host, q.order
 	declared := o.LayoutFor(h)
 	if err := r.CanMake(declared, layout.Firmware(q.Inventory.Firmware)); err != nil {
@@ -36,6 +36,10 @@ func installation(q *claim, r *releases.Release, action plan.Action, key image.P
 		Disks: o.Disks, Wipe: o.Wipe, Layout: declared, Unseal: o.Unseal, Fresh: o.Fresh, Done: done,
 		Host:         plan.Host{Hostname: h.Hostname, Network: network, SerialConsole: h.SerialConsole, Users: h.Users, Files: h.Files, Metadata: h.Metadata},
 		CheckNetwork: checkNetwork(h, network),
+	}
+	p.Transport = transport
+	for _, m := range mirrors {
+		p.Mirrors = append(p.Mirrors, m+r.Ref()+"/")
 	}
 	if action == plan.Preview {
 		p.Done, p.CheckNetwork = "", false // it touches nothing, and boots the disk

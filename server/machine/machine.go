@@ -23,6 +23,7 @@ import (
 	"imgbuild/server/gate"
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
+	"imgbuild/server/swarm"
 )
 
 // Registry is what is asked of the registry.
@@ -57,6 +58,12 @@ type Options struct {
 	URL    string
 	Policy gate.Policy
 	Limits registry.SlotLimits
+	// Swarm plans who reads from whom. Without it every machine goes on as it does.
+	Swarm *swarm.Server
+	// Transport is the way that root file systems come; empty is plan.TransportHTTP. Mirrors are directories that hold NAME/VERSION/
+	// of releases too, each with a slash at its end.
+	Transport plan.Transport
+	Mirrors   []string
 	// Rate is as in boot.NewPace.
 	Rate float64
 	// Every is how often Run looks for orders that have expired and machines that are lost; 5 s.
@@ -78,7 +85,7 @@ type Server struct {
 }
 
 type counts struct {
-	install, preview, wait, inspect, local, registered, reports, events, booted, lost, expired, denied, slowed, failed atomic.Int64
+	install, preview, wait, inspect, local, registered, reports, events, booted, swarm, lost, expired, denied, slowed, failed atomic.Int64
 }
 
 // Counts are what a server has done since it started.
@@ -86,7 +93,7 @@ type Counts struct {
 	// Claims by what was answered.
 	Install, Preview, Wait, Inspect, LocalBoot int64
 	Registered                                 int64 // machines that were not known
-	Reports, Events, Booted                    int64
+	Reports, Events, Swarm, Booted             int64
 	Lost, Expired                              int64
 	Denied                                     int64 // requests without a right token
 	Slowed                                     int64 // requests that came too fast
@@ -127,7 +134,7 @@ func (s *Server) Counts() Counts {
 	c := &s.count
 	return Counts{
 		Install: c.install.Load(), Preview: c.preview.Load(), Wait: c.wait.Load(), Inspect: c.inspect.Load(), LocalBoot: c.local.Load(), Registered: c.registered.Load(),
-		Reports: c.reports.Load(), Events: c.events.Load(), Booted: c.booted.Load(), Lost: c.lost.Load(), Expired: c.expired.Load(),
+		Reports: c.reports.Load(), Events: c.events.Load(), Swarm: c.swarm.Load(), Booted: c.booted.Load(), Lost: c.lost.Load(), Expired: c.expired.Load(),
 		Denied: c.denied.Load(), Slowed: c.slowed.Load(), Failed: c.failed.Load(),
 	}
 }

@@ -36,3 +36,22 @@ func (s *Store) SetSettingOnce(ctx context.Context, key string, value []byte) (w
 	})
 	return winner, err
 }
+
+// SetSetting stores a value, whether there is one or not.
+func (s *Store) SetSetting(ctx context.Context, key string, value []byte) error {
+	if value == nil {
+		value = []byte{}
+	}
+	return s.write(ctx, "store setting "+key, func(ctx context.Context, t *tx) error {
+		_, err := t.exec(ctx, `INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, key, value)
+		return err
+	})
+}
+
+// DeleteSetting removes a value; that there is none is no error.
+func (s *Store) DeleteSetting(ctx context.Context, key string) error {
+	return s.write(ctx, "remove setting "+key, func(ctx context.Context, t *tx) error {
+		_, err := t.exec(ctx, `DELETE FROM settings WHERE name = ?`, key)
+		return err
+	})
+}

@@ -83,7 +83,7 @@ func (s *Server) Resume() error {
 		Store: s.Store, Catalogue: s.catalogue, Log: silent, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
 		Handlers: api.Handlers{
 			IPXE: http.NotFoundHandler(), GRUB: http.NotFoundHandler(), Loaders: http.NotFoundHandler(), Images: s.catalogue,
-			Claim: http.NotFoundHandler(), Events: http.NotFoundHandler(), Booted: http.NotFoundHandler(),
+			Claim: http.NotFoundHandler(), Events: http.NotFoundHandler(), Swarm: http.NotFoundHandler(), Booted: http.NotFoundHandler(),
 		},
 	})
 	if err != nil {
