@@ -39,8 +39,8 @@ func fetch(t *testing.T, b *Blob, data []byte, most int) {
 		if err != nil {
 			return
 		}
-		if s := b.Stats(); s.Held > s.Limit {
-			t.Errorf("%d bytes are held and %d are allowed", s.Held, s.Limit)
+		if s := b.Stats(); s.InMemory > s.Limit {
+			t.Errorf("%d bytes are in memory and %d are allowed", s.InMemory, s.Limit)
 		}
 		for i := first; i < first+n; i++ {
 			if err := b.Put(i, chunkOf(data, i)); err != nil && !errors.Is(err, ErrClosed) {
