@@ -30,7 +30,9 @@ setup-test:
 installers:
 	@mkdir -p $(INSTALLERS)
 	GOOS=linux GOARCH=amd64 $(BUILD) -o $(INSTALLERS)/installer-amd64 ./cmd/installer
+	GOOS=linux GOARCH=amd64 $(BUILD) -tags notorrent -o $(INSTALLERS)/installer-amd64-notorrent ./cmd/installer
 	GOOS=linux GOARCH=arm64 $(BUILD) -o $(INSTALLERS)/installer-arm64 ./cmd/installer
+	GOOS=linux GOARCH=arm64 $(BUILD) -tags notorrent -o $(INSTALLERS)/installer-arm64-notorrent ./cmd/installer
 
 build: installers ## compile imgbuild (with the installers inside), imgserve, imgctl and testvm into build/
 	$(BUILD) -o $(BIN)/imgbuild ./cmd/imgbuild

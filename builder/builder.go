@@ -36,8 +36,8 @@ type Options struct {
 	Cache string
 	// KeyFile is the private key that signs the manifest. Where there is none, one is made and kept.
 	KeyFile string
-	// Installer returns the program that becomes /init for an RPM architecture.
-	Installer func(arch string) ([]byte, error)
+	// Installer returns the program that becomes /init for an RPM architecture, with BitTorrent or without.
+	Installer func(arch string, torrent bool) ([]byte, error)
 	// RepoOverride replaces the addresses of repositories by their IDs.
 	RepoOverride map[string]string
 	// SourceDate is the time stamp of what the build makes; zero takes the newest package's.

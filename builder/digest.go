@@ -133,7 +133,7 @@ func (p *Plan) releaseDigest(lock []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	installer, err := o.Installer(o.Profile.Arch)
+	installer, err := o.Installer(o.Profile.Arch, withTorrent(o.Profile))
 	if err != nil {
 		return "", err
 	}

@@ -143,7 +143,7 @@ func testOptions(t *testing.T, repo, keyFile string, install ...string) Options 
 	dir := t.TempDir()
 	return Options{
 		Profile: p, Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"), KeyFile: filepath.Join(dir, "key"),
-		Installer: func(string) ([]byte, error) { return []byte("installer"), nil },
+		Installer: func(string, bool) ([]byte, error) { return []byte("installer"), nil },
 	}
 }
 

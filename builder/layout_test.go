@@ -73,7 +73,7 @@ func TestPackagesThatTheLayoutNeedsCannotBeExcluded(t *testing.T) {
 	p := shipped(t, "centos-stream-9")
 	p.Layout = layout.Layout{Preset: layout.Mirror}
 	p.Packages.Exclude = append(p.Packages.Exclude, "lvm*", "mdadm", "dosfstools")
-	_, err := NewPlan(Options{Profile: p, Out: "/o", Cache: "/c", KeyFile: "/k", Installer: func(string) ([]byte, error) { return nil, nil }})
+	_, err := NewPlan(Options{Profile: p, Out: "/o", Cache: "/c", KeyFile: "/k", Installer: func(string, bool) ([]byte, error) { return nil, nil }})
 	if err == nil {
 		t.Fatal("a plan was made")
 	}

@@ -207,7 +207,7 @@ func TestPreflightSaysEverythingAtOnce(t *testing.T) {
 		}
 	}
 	plan := planned(t, shipped(t, "centos-stream-9"), func(o *Options) {
-		o.Installer = func(string) ([]byte, error) { return nil, nil }
+		o.Installer = func(string, bool) ([]byte, error) { return nil, nil }
 		o.KeyFile = filepath.Join(t.TempDir(), "none")
 	})
 	if err := good().check(t.Context(), plan, true); err != nil {
@@ -276,7 +276,7 @@ func TestPreflightSaysEverythingAtOnce(t *testing.T) {
 			p := shipped(t, c.shipped)
 			p.Pack.Level, p.Initramfs.Compression = c.level, c.compression
 			err := h.check(t.Context(), planned(t, p, func(o *Options) {
-				o.Installer = func(string) ([]byte, error) { return nil, nil }
+				o.Installer = func(string, bool) ([]byte, error) { return nil, nil }
 				o.KeyFile = filepath.Join(t.TempDir(), "none")
 			}), true)
 			want := "the program " + c.missing + ", which packs the initramfs"

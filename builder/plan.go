@@ -3,11 +3,13 @@ package builder
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
 	"imgbuild/builder/configure"
 	"imgbuild/builder/dnf"
+	"imgbuild/image"
 	"imgbuild/profiles"
 )
 
@@ -95,9 +97,9 @@ func (p *Plan) stages() []Stage {
 	return append(stages,
 		Stage{StageKernel, "copy the kernel to /boot and make its generic initramfs, once, with the image's dracut", []string{"kernel package " + pr.Kernel.Package}},
 		Stage{StageClean, "remove host keys, machine ID, logs, caches; set SELinux labels", nil},
-		Stage{StageSquashfs, "pack the root file system", []string{packLine(pr.Pack)}},
+		Stage{StageSquashfs, "pack the root file system", append([]string{packLine(pr.Pack)}, torrentLines(pr)...)},
 		Stage{StageInitramfs, "assemble the mini initramfs with the installer", initramfsLines(pr)},
-		Stage{StageManifest, "write boot.ipxe and the manifest, and sign it", []string{"key " + p.options.KeyFile}},
+		Stage{StageManifest, "write boot.ipxe, rootfs.torrent and the manifest, and sign it", []string{"key " + p.options.KeyFile}},
 		Stage{StagePublish, "move the complete release into place", []string{p.options.dir()}},
 	)
 }
@@ -236,7 +238,32 @@ func initramfsLines(p *profiles.Profile) []string {
 	for _, t := range initramfsTools(p) {
 		tools = append(tools, t.Name)
 	}
-	return append(out, "tools "+strings.Join(tools, " "), "layout: "+layoutLine(p.Layout))
+	torrent := "installer without BitTorrent"
+	if withTorrent(p) {
+		torrent = "installer with BitTorrent"
+	}
+	return append(out, "tools "+strings.Join(tools, " "), torrent, "layout: "+layoutLine(p.Layout))
+}
+
+// torrentLines are what rootfs.torrent says besides what the root file system is.
+func torrentLines(p *profiles.Profile) []string {
+	var out []string
+	for _, t := range p.Torrent.Trackers {
+		out = append(out, "tracker "+t)
+	}
+	for _, s := range webSeeds(p) {
+		out = append(out, "web seed "+s)
+	}
+	return out
+}
+
+// webSeeds are where web servers have the root file system.
+func webSeeds(p *profiles.Profile) []string {
+	var out []string
+	for _, s := range p.Torrent.WebSeeds {
+		out = append(out, strings.TrimRight(s, "/")+"/"+url.PathEscape(p.Name)+"/"+url.PathEscape(p.Version)+"/"+image.RootfsFile)
+	}
+	return out
 }
 
 // String is the plan as people read it.

@@ -20,7 +20,7 @@ func planned(t *testing.T, p *profiles.Profile, change func(*Options)) *Plan {
 	t.Helper()
 	o := Options{
 		Profile: p, Out: "/out", Cache: "/cache", KeyFile: "/key",
-		Installer: func(string) ([]byte, error) { panic("the plan asked for the installer") },
+		Installer: func(string, bool) ([]byte, error) { panic("the plan asked for the installer") },
 	}
 	if change != nil {
 		change(&o)
@@ -93,7 +93,7 @@ func TestARepositoryCanBeTakenFromElsewhere(t *testing.T) {
 		t.Error("the profile itself was changed")
 	}
 	_, err := NewPlan(Options{
-		Profile: p, Out: "/o", Cache: "/c", KeyFile: "/k", Installer: func(string) ([]byte, error) { return nil, nil },
+		Profile: p, Out: "/o", Cache: "/c", KeyFile: "/k", Installer: func(string, bool) ([]byte, error) { return nil, nil },
 		RepoOverride: map[string]string{"bseos": "http://mirror"},
 	})
 	if err == nil || !strings.Contains(err.Error(), "appstream, baseos") {
@@ -167,7 +167,7 @@ func TestTheReleaseDigestChangesWithEverything(t *testing.T) {
 	date := time.Time{}
 	digestOf := func() string {
 		plan := planned(t, p, func(o *Options) {
-			o.Installer = func(string) ([]byte, error) { return []byte(installer), nil }
+			o.Installer = func(string, bool) ([]byte, error) { return []byte(installer), nil }
 			o.SourceDate = date
 			o.KeyFile = filepath.Join(filepath.Dir(source), "key")
 		})

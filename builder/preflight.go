@@ -134,9 +134,11 @@ func (h host) check(ctx context.Context, p *Plan, repositories bool) error {
 	_, err := p.keyTexts()
 	add(err)
 	add(signingKey(p.options.KeyFile))
-	if _, err := p.options.Installer(pr.Arch); err != nil {
-		add(err)
+	_, err = p.options.Installer(pr.Arch, true)
+	if err == nil { // one goes in, and both are weighed
+		_, err = p.options.Installer(pr.Arch, false)
 	}
+	add(err)
 	if repositories {
 		add(h.repositories(ctx, p))
 	}

@@ -17,6 +17,7 @@ import (
 	"imgbuild/builder/tool"
 	"imgbuild/builder/tree"
 	"imgbuild/image"
+	"imgbuild/image/torrent"
 	"imgbuild/initramfs"
 )
 
@@ -46,6 +47,7 @@ type build struct {
 	tools    []initramfs.Tool // of the mini initramfs
 	unpacked int64            // bytes
 	mounts   *sandbox.Mounts
+	torrent  *torrent.Metainfo
 	files    map[string]image.File
 	manifest *image.Manifest
 }

@@ -72,10 +72,27 @@ func (b *build) toolNames() []string {
 	return names
 }
 
+// withTorrent says whether the installer of the profile's initramfs can fetch by BitTorrent.
+func withTorrent(p *profiles.Profile) bool { return p.Initramfs.Torrent != nil && *p.Initramfs.Torrent }
+
+// torrentCost says how large the installer is with BitTorrent and without, and what of it the initramfs weighs.
+func torrentCost(in bool, installer, other int64, r initramfs.Report) string {
+	if in {
+		return fmt.Sprintf("the installer has %s with BitTorrent and %s without; of the initramfs's %s that is %s (initramfs.torrent: false leaves it out)",
+			progress.Bytes(installer), progress.Bytes(other), progress.Bytes(r.Packed), progress.Bytes(r.InstallerPacked-r.OtherPacked))
+	}
+	return fmt.Sprintf("the installer has %s without BitTorrent and %s with it, which would add %s to the initramfs's %s (initramfs.torrent: true puts it in)",
+		progress.Bytes(installer), progress.Bytes(other), progress.Bytes(r.OtherPacked-r.InstallerPacked), progress.Bytes(r.Packed))
+}
+
 // initramfs assembles the mini initramfs.
 func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	p := b.o.Profile
-	installer, err := b.o.Installer(p.Arch)
+	installer, err := b.o.Installer(p.Arch, withTorrent(p))
+	if err != nil {
+		return outcome{}, err
+	}
+	other, err := b.o.Installer(p.Arch, !withTorrent(p))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -85,7 +102,7 @@ func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	}
 	b.chooseTools()
 	o := initramfs.Options{
-		Root: b.root, KernelRelease: b.release, Installer: installer, PublicKey: public,
+		Root: b.root, KernelRelease: b.release, Installer: installer, Other: other, PublicKey: public,
 		Network: p.Initramfs.Network, Storage: p.Initramfs.Storage, ExtraModules: unique(append(needsOf(p).modules, p.Initramfs.Modules...)), Firmware: p.Initramfs.Firmware,
 		Tools: b.tools, Files: initramfsFiles(b.loaders), Small: p.Pack.Level == "release", SourceDate: b.date,
 	}
@@ -107,6 +124,7 @@ func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	b.runner.Note("firmware that modules name and the image does not have: %v", report.MissingFirmware)
 	b.runner.Note("tools: %v", report.Tools)
 	b.runner.Note("bytes by section: %v", report.BySection)
+	b.note("%s", torrentCost(withTorrent(p), int64(len(installer)), int64(len(other)), report))
 	if report.CABundle == "" {
 		b.note("the image has no CA certificates, so the installer cannot fetch over https; add the package ca-certificates")
 	}

@@ -80,7 +80,14 @@ func (b *build) gather(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("copy the kernel: %w", err)
 	}
-	for name, data := range map[string][]byte{image.KernelFile: kernel, image.LockFile: lock, image.BootIPXEFile: []byte(bootScript(b.o.Profile))} {
+	b.torrent.Trackers, b.torrent.WebSeeds = b.o.Profile.Torrent.Trackers, webSeeds(b.o.Profile)
+	metainfo, err := b.torrent.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range map[string][]byte{
+		image.KernelFile: kernel, image.LockFile: lock, image.BootIPXEFile: []byte(bootScript(b.o.Profile)), image.TorrentFile: metainfo,
+	} {
 		path := filepath.Join(b.staging, name)
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			return nil, fmt.Errorf("write %s: %w", name, err)

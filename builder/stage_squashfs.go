@@ -17,6 +17,7 @@ import (
 	"imgbuild/builder/progress"
 	"imgbuild/builder/tool"
 	"imgbuild/image"
+	"imgbuild/image/torrent"
 	"imgbuild/profiles"
 )
 
@@ -35,11 +36,12 @@ func (b *build) squashfs(ctx context.Context) (outcome, error) {
 	if err := b.runner.Run(ctx, tool.Command{Argv: argv, Env: b.env(), Stdout: bar}); err != nil {
 		return outcome{}, fmt.Errorf("pack the root file system: %w", err)
 	}
-	file, err := b.describe(ctx, out, true)
+	pieces := torrent.NewHasher()
+	file, err := b.describe(ctx, out, true, pieces)
 	if err != nil {
 		return outcome{}, err
 	}
-	b.files[image.RootfsFile] = file
+	b.files[image.RootfsFile], b.torrent = file, pieces.Metainfo()
 	return outcome{bytes: file.Size, note: fmt.Sprintf("%s unpacked, %d %% left", progress.Bytes(b.unpacked), file.Size*100/max(b.unpacked, 1))}, nil
 }
 
@@ -130,8 +132,8 @@ func unpackedBytes(root string) (int64, error) {
 	return sum, nil
 }
 
-// describe hashes a file in one pass, while its pages are still in memory.
-func (b *build) describe(ctx context.Context, path string, chunked bool) (image.File, error) {
+// describe hashes a file in one pass, while its pages are still in memory. What it reads goes to others too.
+func (b *build) describe(ctx context.Context, path string, chunked bool, others ...io.Writer) (image.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return image.File{}, fmt.Errorf("hash %s: %w", filepath.Base(path), err)
@@ -144,7 +146,7 @@ func (b *build) describe(ctx context.Context, path string, chunked bool) (image.
 	r := &countingReader{r: f, ctx: ctx, step: func(done int64) {
 		b.o.Report.Step(progress.Step{Text: "hashed", Done: done, Total: st.Size(), Bytes: true})
 	}}
-	return image.Describe(r, chunked)
+	return image.Describe(io.TeeReader(r, io.MultiWriter(others...)), chunked)
 }
 
 type countingReader struct {

@@ -12,6 +12,8 @@ import (
 	"io"
 	"math"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Options says what goes into an initramfs.
@@ -19,6 +21,7 @@ type Options struct {
 	Root          string    // image root directory
 	KernelRelease string    // as in uname -r: 5.14.0-503.el9.x86_64
 	Installer     []byte    // static ELF program that becomes /init
+	Other         []byte    // another installer, which does not go in: the report says what it would weigh; nil for none
 	PublicKey     []byte    // Ed25519 release key as text, stored as /etc/imgbuild/release.pub
 	Network       []string  // module classes, see NetworkClasses
 	Storage       []string  // module classes, see StorageClasses
@@ -51,6 +54,8 @@ type Report struct {
 	Tools           []string         // absolute paths in the initramfs
 	CABundle        string           // the file of Root that HTTPS certificates are checked against, "" for none
 	Raw, Packed     int64            // bytes before and after compression
+	InstallerPacked int64            // bytes of the installer when it is compressed alone; 0 unless there was another one
+	OtherPacked     int64            // the same of the other installer
 	BySection       map[string]int64 // bytes before compression: installer, modules, firmware, tools, libraries, files
 }
 
@@ -67,10 +72,31 @@ func Build(ctx context.Context, o Options, w io.Writer) (report Report, err erro
 	if report, err = assemble(ctx, a, root, o); err != nil {
 		return Report{}, fmt.Errorf("build the initramfs: %w", err)
 	}
-	if err = pack(ctx, a, o, &report, w); err != nil {
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return pack(running, a, o, &report, w) })
+	if o.Other != nil {
+		g.Go(func() error { return weigh(running, o.Installer, report.Compression, o.Small, &report.InstallerPacked) })
+		g.Go(func() error { return weigh(running, o.Other, report.Compression, o.Small, &report.OtherPacked) })
+	}
+	if err = g.Wait(); err != nil {
 		return Report{}, fmt.Errorf("build the initramfs: %w", err)
 	}
 	return report, nil
+}
+
+// weigh compresses data alone, to see how many bytes that makes.
+func weigh(ctx context.Context, data []byte, compression string, small bool, packed *int64) error {
+	out := &counter{w: io.Discard}
+	compressed, err := compressor(ctx, compression, small, out)
+	if err != nil {
+		return err
+	}
+	_, err = compressed.Write(data)
+	if err = errors.Join(err, compressed.Close()); err != nil {
+		return fmt.Errorf("weigh an installer: %w", err)
+	}
+	*packed = out.n
+	return nil
 }
 
 // assemble collects everything that goes into the archive.

@@ -68,7 +68,7 @@ func TestRealKernel(t *testing.T) {
 				o.Tools = append(o.Tools, Tool{Name: name, Candidates: []string{path}, FallbackToHost: true})
 				o.ExtraModules = []string{"raid456"}
 			}
-			if installer, err := installerbin.Get("x86_64"); err == nil {
+			if installer, err := installerbin.Get("x86_64", test.class == "server"); err == nil {
 				o.Installer = installer
 			}
 			start := time.Now()

@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,6 +35,7 @@ func (p *Profile) fillDefaults() {
 		p.Initramfs.Storage = []string{"server"}
 	}
 	fill(&p.Initramfs.Compression, "auto")
+	fillBool(&p.Initramfs.Torrent, slices.Contains(p.Initramfs.Network, "server") || slices.Contains(p.Initramfs.Storage, "server"))
 	fillBool(&p.Initramfs.Shell, false)
 }
 

@@ -73,6 +73,8 @@ func formats() map[string]strict.Format {
 		"compressor":            {Enum: []string{"zstd", "xz", "gzip", "lz4"}},
 		"compression-level":     {From: 1, To: 22},
 		"block-size":            {What: "a power of two from 4KiB to 1MiB", Pattern: `(4|8|16|32|64|128|256|512)KiB|1MiB|1024KiB`, Examples: []string{"256KiB"}},
+		"tracker":               {What: "an address with http, https or udp", Pattern: `(https?|udp)://\S+`, Check: checkTracker, Examples: []string{"http://imgserve.example.org:8080/announce"}},
+		"web-seed":              {What: "an address with http or https", Pattern: `https?://\S+`, Check: checkWebSeed, Examples: []string{"https://mirror.example.org/images/"}},
 		"driver-class":          {Enum: []string{"server", "virtual"}},
 		"initramfs-compression": {Enum: []string{"auto", "zstd", "xz", "gzip"}},
 	})

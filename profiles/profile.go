@@ -69,6 +69,9 @@ type Profile struct {
 	Layout layout.Layout `yaml:"layout"`
 	// Pack says how hard the root file system is compressed.
 	Pack Pack `yaml:"pack"`
+	// Torrent is what the release's rootfs.torrent says besides what the root file system is. None of it is needed where there is
+	// an imgserve: machines are told of it when they are installed, and people fetch /torrent/NAME/VERSION.torrent from it.
+	Torrent Torrent `yaml:"torrent,omitempty"`
 	// Initramfs is what goes into the mini initramfs besides the installer.
 	Initramfs Initramfs `yaml:"initramfs"`
 
@@ -316,6 +319,15 @@ type Pack struct {
 	Exclude []string `yaml:"exclude,omitempty" check:"image-glob"`
 }
 
+// Torrent is what the release's rootfs.torrent says besides what the root file system is.
+type Torrent struct {
+	// Trackers are addresses of trackers, asked one after the other until one answers.
+	Trackers []string `yaml:"trackers,omitempty" check:"tracker"`
+	// WebSeeds are addresses of directories of releases on web servers: BitTorrent clients find the root file system as
+	// NAME/VERSION/rootfs.squashfs below.
+	WebSeeds []string `yaml:"web_seeds,omitempty" check:"web-seed"`
+}
+
 // Initramfs is what goes into the mini initramfs besides the installer.
 type Initramfs struct {
 	// Network are classes of network drivers: server has every server NIC, virtual those of hypervisors. Default: server.
@@ -332,6 +344,9 @@ type Initramfs struct {
 	Firmware []string `yaml:"firmware,omitempty" check:"firmware-glob"`
 	// Compression is the initramfs's: auto is zstd where the image's kernel can, else xz.
 	Compression string `yaml:"compression,omitempty" check:"initramfs-compression" default:"auto"`
+	// Torrent puts in an installer that can fetch by BitTorrent; it is larger, and the build says by how much. Without it machines
+	// install over HTTP and from each other. Default: true if network or storage has server.
+	Torrent *bool `yaml:"torrent,omitempty"`
 	// Shell puts a rescue shell in, which is started only when imgbuild.onerror=shell asks for it.
 	Shell *bool `yaml:"shell,omitempty" default:"false"`
 }

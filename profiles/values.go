@@ -43,6 +43,40 @@ func checkURL(s string) string {
 	return ""
 }
 
+// checkTracker checks a tracker's address. Who fetches by BitTorrent reads it, so it is no place for a password.
+func checkTracker(s string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return "is not an address that can be read"
+	case u.Scheme == "":
+		return "" // the pattern has a better word for it
+	case u.Hostname() == "":
+		return fmt.Sprintf("is %s, which names no host", strict.Clip(hideUser(s)))
+	case u.User != nil:
+		return fmt.Sprintf("is %s with a user in it, which everybody who has the release can read", strict.Clip(hideUser(s)))
+	case u.Scheme == "udp" && u.Port() == "":
+		return fmt.Sprintf("is %s, and a tracker's address with udp has a port", strict.Clip(s))
+	case u.Fragment != "":
+		return fmt.Sprintf("is %s, and a tracker's address has no #", strict.Clip(s))
+	}
+	return ""
+}
+
+// checkWebSeed checks the address of a directory, which paths are added to.
+func checkWebSeed(s string) string {
+	if p := checkTracker(s); p != "" {
+		return strings.Replace(p, "a tracker's", "a web seed's", 1)
+	}
+	if strings.Contains(s, "?") {
+		return fmt.Sprintf("is %s; it is a directory's address, and has no ?", strict.Clip(s))
+	}
+	if strings.HasSuffix(s, "/rootfs.squashfs") {
+		return fmt.Sprintf("is %s; write the directory that has NAME/VERSION/ in it", strict.Clip(s))
+	}
+	return ""
+}
+
 // hideUser takes a user's name and password out of an address that is going to be shown.
 func hideUser(s string) string {
 	scheme, rest, ok := strings.Cut(s, "://")

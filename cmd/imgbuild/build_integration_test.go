@@ -37,7 +37,7 @@ func compile(t *testing.T) command {
 			t.Skipf("building an image needs %s: %v", p, err)
 		}
 	}
-	if _, err := installerbin.Get("x86_64"); err != nil {
+	if _, err := installerbin.Get("x86_64", true); err != nil {
 		t.Skip(err)
 	}
 	if _, err := standin.Make(t.Context(), standin.Options{}); err != nil {
@@ -108,7 +108,7 @@ func reused(events []event, stage string) bool {
 func digests(t *testing.T, release string) map[string]string {
 	t.Helper()
 	sums := map[string]string{}
-	for _, name := range []string{image.KernelFile, image.InitramfsFile, image.RootfsFile, image.ManifestFile, image.LockFile, "boot.ipxe"} {
+	for _, name := range []string{image.KernelFile, image.InitramfsFile, image.RootfsFile, image.TorrentFile, image.ManifestFile, image.LockFile, "boot.ipxe"} {
 		data, err := os.ReadFile(filepath.Join(release, name))
 		if err != nil {
 			t.Fatal(err)

@@ -1,5 +1,6 @@
-// Package installerbin carries the static installer binaries that become /init, one an architecture. They are compiled
-// by `make build` before imgbuild is, and embedded; a checkout without them still compiles, and Get says what to do.
+// Package installerbin carries the static installer binaries that become /init, two an architecture: one that can fetch by
+// BitTorrent, and a smaller one that cannot. They are compiled by `make build` before imgbuild is, and embedded; a
+// checkout without them still compiles, and Get says what to do.
 package installerbin
 
 import (
@@ -17,13 +18,17 @@ var binaries embed.FS
 // ErrMissing is returned, wrapped, when the installer for an architecture was not embedded.
 var ErrMissing = errors.New("this imgbuild was compiled without it; build imgbuild with make build")
 
-// Get returns the installer for an RPM architecture, x86_64 or aarch64, as a static ELF binary.
-func Get(arch string) ([]byte, error) {
+// Get returns the installer for an RPM architecture, x86_64 or aarch64, as a static ELF binary, with BitTorrent or without.
+func Get(arch string, torrent bool) ([]byte, error) {
 	goarch, ok := map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[arch]
 	if !ok {
 		return nil, fmt.Errorf("find the installer for %s: only x86_64 and aarch64 are supported", arch)
 	}
-	b, err := binaries.ReadFile("bin/installer-" + goarch)
+	name := "bin/installer-" + goarch
+	if !torrent {
+		name += "-notorrent"
+	}
+	b, err := binaries.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("find the installer for %s: %w", arch, ErrMissing)
 	}

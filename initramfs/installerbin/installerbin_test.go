@@ -9,8 +9,15 @@ import (
 )
 
 func TestTheInstallerIsAStaticBinaryForItsMachineOrSaysHowToGetIt(t *testing.T) {
-	for arch, machine := range map[string]elf.Machine{"x86_64": elf.EM_X86_64, "aarch64": elf.EM_AARCH64} {
-		b, err := Get(arch)
+	type kind struct {
+		arch    string
+		torrent bool
+	}
+	for k, machine := range map[kind]elf.Machine{
+		{"x86_64", true}: elf.EM_X86_64, {"x86_64", false}: elf.EM_X86_64, {"aarch64", true}: elf.EM_AARCH64, {"aarch64", false}: elf.EM_AARCH64,
+	} {
+		arch := k.arch
+		b, err := Get(arch, k.torrent)
 		if errors.Is(err, ErrMissing) {
 			if !strings.Contains(err.Error(), "make build") {
 				t.Errorf("%s: the message does not say how to get it: %v", arch, err)
@@ -36,7 +43,7 @@ func TestTheInstallerIsAStaticBinaryForItsMachineOrSaysHowToGetIt(t *testing.T) 
 }
 
 func TestAnUnknownArchitectureIsRefused(t *testing.T) {
-	if _, err := Get("s390x"); err == nil || errors.Is(err, ErrMissing) {
+	if _, err := Get("s390x", true); err == nil || errors.Is(err, ErrMissing) {
 		t.Errorf("got %v", err)
 	}
 }
