@@ -44,11 +44,9 @@ func (b *Blob) spare(i, class int) bool {
 	return c.state == present && class < spareClasses && (c.stored || class <= consumed && !b.keeping)
 }
 
-// list holds chunks of a class that were spare when they were put there, each at most once.
-type list struct {
-	chunks []int
-	sorted bool // as a heap whose first chunk is the one furthest ahead
-}
+// list holds chunks of a class that were spare when they were put there, each at most once: those of the class unread as
+// a heap whose first chunk is the one furthest ahead, all others first come first served.
+type list struct{ chunks []int }
 
 func (l *list) Len() int           { return len(l.chunks) }
 func (l *list) Less(i, j int) bool { return l.chunks[i] > l.chunks[j] }
