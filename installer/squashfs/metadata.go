@@ -84,15 +84,11 @@ func (m *metadata) block(dst []byte, off uint64) ([]byte, uint64, error) {
 	if head&metadataRaw != 0 {
 		return append(dst, body...), off + 2 + size, nil
 	}
-	at := len(dst)
-	if cap(dst)-at < metadataSize {
-		dst = append(dst, make([]byte, metadataSize)...)[:at]
-	}
-	n, err := m.dec.Decompress(dst[at:at+metadataSize], body)
+	data, err := m.dec.Decompress(body)
 	if err != nil {
 		return nil, 0, fmt.Errorf("metadata block at %d: %w", off, err)
 	}
-	return dst[:at+n], off + 2 + size, nil
+	return append(dst, data...), off + 2 + size, nil
 }
 
 // readTable decompresses the metadata blocks that fill the image from start to end.

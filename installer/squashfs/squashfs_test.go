@@ -47,16 +47,13 @@ func readAll(img []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bs := int(r.Superblock().BlockSize)
 	budget := maxRead
 	open := func(b squashfs.Block) ([]byte, error) {
 		src := img[b.Offset : b.Offset+int64(b.Size)]
 		if b.Raw {
 			return src, nil
 		}
-		out := make([]byte, bs)
-		n, err := dec.Decompress(out, src)
-		return out[:n], err
+		return dec.Decompress(src)
 	}
 	var s strings.Builder
 	for i := range tree.Entries {

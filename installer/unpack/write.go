@@ -15,7 +15,6 @@ import (
 type worker struct {
 	u   *unpacker
 	dec *squashfs.Decompressor
-	out []byte // one opened block
 }
 
 func (u *unpacker) newWorker() (*worker, error) {
@@ -23,7 +22,7 @@ func (u *unpacker) newWorker() (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &worker{u: u, dec: dec, out: make([]byte, u.blockSize)}, nil
+	return &worker{u: u, dec: dec}, nil
 }
 
 func (w *worker) run(ctx context.Context, jobs <-chan job) error {
@@ -50,11 +49,10 @@ func (w *worker) do(ctx context.Context, j job) error {
 	defer j.win.done()
 	data := j.data
 	if !j.piece.Raw {
-		n, err := w.dec.Decompress(w.out, data)
-		if err != nil {
+		var err error
+		if data, err = w.dec.Decompress(data); err != nil {
 			return fmt.Errorf("block of the image at %d, in /%s: %w", j.piece.Offset, w.u.filePath(j.piece.targets[0].file), err)
 		}
-		data = w.out[:n]
 	}
 	for _, t := range j.piece.targets {
 		if ctx.Err() != nil { // a fragment may hold thousands of files
