@@ -7,6 +7,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +23,11 @@ import (
 // Options say how to fetch. A zero field takes the default in its comment.
 type Options struct {
 	Report report.Reporter // required
-	// Connections are the ranges in flight of one transfer; 4.
+	// Connections are the ranges in flight of one transfer, relays apart; 4.
 	Connections int
 	// RunBytes is what one range request asks for at most; 8 MiB. Little memory makes it smaller.
 	RunBytes int64
-	// Stall is how long a connection may bring no byte before it is replaced; 15 s.
+	// Stall is how long a connection may bring no byte before it is replaced; 5 s.
 	Stall time.Duration
 	// Patience is how long a transfer goes on without a byte from any source, and how long a small file is asked for
 	// while nobody answers; 3 min.
@@ -37,6 +38,10 @@ type Options struct {
 	BadLimit int
 	// What names the root file system in progress lines; "rootfs". "-" shows no progress.
 	What string
+	// Proxy is the URL of the HTTP proxy for everything but relays; nil is none, whatever the environment says.
+	Proxy *url.URL
+	// RootCAs are the authorities that vouch for servers; nil are the system's.
+	RootCAs *x509.CertPool
 	// Transport is for tests; a transport made for this purpose otherwise.
 	Transport http.RoundTripper
 }
@@ -45,6 +50,7 @@ type Options struct {
 type Fetcher struct {
 	o      Options
 	client *http.Client
+	direct *http.Client // for relays: without a proxy, and never sent on
 }
 
 // maxRedirects bounds how far a request is sent on.
@@ -57,7 +63,7 @@ func New(o Options) *Fetcher {
 			*v = d
 		}
 	}
-	def(&o.Stall, 15*time.Second)
+	def(&o.Stall, 5*time.Second)
 	def(&o.Patience, 3*time.Minute)
 	def(&o.Backoff, 500*time.Millisecond)
 	if o.Connections <= 0 {
@@ -72,10 +78,12 @@ func New(o Options) *Fetcher {
 	if o.What == "" {
 		o.What = "rootfs"
 	}
+	proxied, direct := o.Transport, o.Transport
 	if o.Transport == nil {
-		o.Transport = newTransport(o)
+		proxied, direct = newTransport(o, o.Proxy), newTransport(o, nil)
 	}
-	return &Fetcher{o: o, client: &http.Client{Transport: o.Transport, CheckRedirect: checkRedirect}}
+	return &Fetcher{o: o, client: &http.Client{Transport: proxied, CheckRedirect: checkRedirect},
+		direct: &http.Client{Transport: direct, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // Small gets a whole file of at most maxBytes bytes. It asks again, saying so each time, while nobody answers or the
@@ -106,7 +114,7 @@ func (f *Fetcher) Small(ctx context.Context, rawURL string, maxBytes int64) ([]b
 }
 
 func (f *Fetcher) small(ctx context.Context, rawURL string, maxBytes int64) ([]byte, error) {
-	body, err := f.open(ctx, rawURL, nil)
+	body, err := f.open(ctx, f.client, f.o.Stall, rawURL, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -17,15 +17,22 @@ import (
 	"imgbuild/installer/report"
 )
 
-// newTransport makes the transport for files: no proxy, no compression (ranges are of the bytes as they are stored), and
-// HTTP/1.1, so that each range has a connection of its own.
-func newTransport(o Options) *http.Transport {
+// newTransport makes the transport for files: by the proxy, if there is one, no compression (ranges are of the bytes as
+// they are stored), and HTTP/1.1, so that each range has a connection of its own.
+func newTransport(o Options, proxy *url.URL) *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	return &http.Transport{
+	t := &http.Transport{
 		DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second,
 		DisableCompression: true, MaxIdleConnsPerHost: o.Connections, IdleConnTimeout: 30 * time.Second,
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}, ReadBufferSize: 64 << 10,
 	}
+	if proxy != nil {
+		t.Proxy = http.ProxyURL(proxy)
+	}
+	if o.RootCAs != nil {
+		t.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs}
+	}
+	return t
 }
 
 // answer is what a server said, as opposed to a connection that failed. A final one will be the same next time.
@@ -88,9 +95,9 @@ type errStall struct{ d time.Duration }
 func (e errStall) Error() string { return "no byte came for " + report.Duration(e.d) }
 
 // open sends a GET and returns the response with whatever status it has. The caller closes it.
-func (f *Fetcher) open(ctx context.Context, rawURL string, header http.Header) (*body, error) {
+func (f *Fetcher) open(ctx context.Context, client *http.Client, stall time.Duration, rawURL string, header http.Header) (*body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	b := &body{stall: f.o.Stall, ctx: ctx, cancel: cancel}
+	b := &body{stall: stall, ctx: ctx, cancel: cancel}
 	b.timer = time.AfterFunc(b.stall, func() { cancel(errStall{b.stall}) })
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, nil)
 	if err != nil {
@@ -103,7 +110,7 @@ func (f *Fetcher) open(ctx context.Context, rawURL string, header http.Header) (
 		req.Header = http.Header{}
 	}
 	req.Header.Set("User-Agent", "imgbuild-installer")
-	b.response, err = f.client.Do(req)
+	b.response, err = client.Do(req)
 	b.timer.Stop()
 	if err != nil {
 		err = b.explain(err)

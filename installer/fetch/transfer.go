@@ -4,76 +4,83 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"imgbuild/image"
+	"imgbuild/image/plan"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/report"
 )
 
-// transfer is one blob on its way, from one or more sources that have the same bytes.
-type transfer struct {
+// Source is one place that has the file.
+type Source struct {
+	// ID names it among the sources of a transfer, as plan.Upstream's does.
+	ID   string
+	Kind plan.SourceKind // empty is plan.SourceOrigin
+	URL  string
+	// Ticket is a bearer token, if the source wants one. It is a secret.
+	Ticket string
+	// Rate is the most to be read from it, in bytes a second; 0 is no limit.
+	Rate int64
+	// Tier says when it is used: the sources of the lowest tier that works are used together.
+	Tier int
+}
+
+// Transfer is one blob on its way, from sources that have the same bytes. All methods may be called from any goroutine.
+type Transfer struct {
 	*Fetcher
-	b       *blob.Blob
-	meter   *report.Meter
-	sources []*source
-	single  chan struct{} // holds a token: whoever takes it is the one worker that reads servers without ranges
+	b      *blob.Blob
+	meter  *report.Meter
+	pace   *pace
+	memory int           // chunks that the blob has room for
+	single chan struct{} // holds a token: whoever takes it is the one worker that reads servers without ranges
+	stream whole         // of whoever has that token
+	checks chan struct{} // as many tokens as chunks may be checked at the same time
 
 	mu       sync.Mutex
-	lastByte time.Time
+	sources  []*source // those that are used
+	former   []*source // those that were, and brought something
+	runs     map[*run]struct{}
+	changed  chan struct{} // closed when a choice may turn out differently, then replaced
+	trouble  map[int]*trouble
+	troubled time.Time // when the first request of those that brought no byte until now began; zero if bytes come
 	lastWarn time.Time
-	bad      map[int]int // how often a chunk came wrong
+	free     [][]byte // buffers of image.ChunkSize capacity
 }
 
-// run is a piece of the file that a worker promised to get.
-type run struct {
-	pos, end int64  // what is still to come
-	buf      []byte // the bytes of the chunk that pos lies in, from the chunk's start on
-	fresh    bool   // ask caches on the way not to answer themselves
+// trouble is what is known of a chunk that came wrong.
+type trouble struct {
+	times int     // from origins
+	from  *source // who sent it last, nil if it was not one alone
 }
 
-// Blob feeds b from urls, which all lead to the same file, until b is closed. An error has also been given to b.Fail.
-func (f *Fetcher) Blob(ctx context.Context, urls []string, b *blob.Blob) error {
-	t := &transfer{Fetcher: f, b: b, meter: report.NewMeter(f.o.What, b.Size()), single: make(chan struct{}, 1),
-		lastByte: time.Now(), bad: map[int]int{}}
+// NewTransfer returns a transfer that feeds b. It has no sources, and does nothing, before Use and Run.
+func (f *Fetcher) NewTransfer(b *blob.Blob) *Transfer {
+	t := &Transfer{Fetcher: f, b: b, meter: report.NewMeter(f.o.What, b.Size()), pace: newPace(0),
+		memory: int(b.Stats().Limit / image.ChunkSize), single: make(chan struct{}, 1), checks: make(chan struct{}, f.o.Connections),
+		runs: map[*run]struct{}{}, changed: make(chan struct{}), trouble: map[int]*trouble{}}
 	t.single <- struct{}{}
-	for _, u := range urls {
-		t.sources = append(t.sources, &source{url: u, shown: Shown(u)})
-	}
-	if len(urls) == 0 {
-		err := errors.New("get the root file system: there is no address to get it from")
-		b.Fail(err)
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
-	most := min(int(f.o.RunBytes/image.ChunkSize), max(int(b.Stats().Limit/image.ChunkSize)/(2*f.o.Connections), 1))
 	for range f.o.Connections {
-		group.Go(func() error { return t.work(ctx, most) })
+		t.checks <- struct{}{}
 	}
-	var beside sync.WaitGroup // these end when the workers have
-	beside.Go(func() { t.show(ctx) })
-	beside.Go(func() {
-		select {
-		case <-b.Ended():
-			cancel()
-		case <-ctx.Done():
+	return t
+}
+
+// Blob feeds b from urls, which all lead to the same file and are used together, until b is closed. An error has also been
+// given to b.Fail.
+func (f *Fetcher) Blob(ctx context.Context, urls []string, b *blob.Blob) error {
+	err := errors.New("get the root file system: there is no address to get it from")
+	if len(urls) > 0 {
+		t := f.NewTransfer(b)
+		var sources []Source
+		for i, u := range urls {
+			sources = append(sources, Source{ID: fmt.Sprintf("origin %d", i+1), URL: u})
 		}
-	})
-	err := group.Wait()
-	cancel()
-	beside.Wait()
-	if ended := b.Err(); ended != nil {
-		err = ended
-	}
-	if errors.Is(err, blob.ErrClosed) {
-		return nil
+		t.Use(sources)
+		err = t.Run(ctx)
 	}
 	if err != nil {
 		b.Fail(err)
@@ -81,8 +88,118 @@ func (f *Fetcher) Blob(ctx context.Context, urls []string, b *blob.Blob) error {
 	return err
 }
 
+// Use makes these the sources, at once. One that was there before, with the same ID and URL, keeps what is known of it and
+// what it is asked for; requests to those that are not there any more end. Without sources the transfer pauses.
+func (t *Transfer) Use(sources []Source) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var next []*source
+	seen := map[string]bool{}
+	for _, x := range sources {
+		if x.Kind == "" {
+			x.Kind = plan.SourceOrigin
+		}
+		if seen[x.ID] {
+			continue
+		}
+		seen[x.ID] = true
+		next = append(next, t.known(x))
+	}
+	for _, s := range t.sources {
+		if !seen[s.ID] {
+			s.cancel(errUnused)
+			t.former = append(t.former, s)
+		}
+	}
+	t.sources = next
+	t.troubled = time.Time{}
+	t.change()
+}
+
+// known returns the source that x is, with what is known of it.
+func (t *Transfer) known(x Source) *source {
+	for i, s := range t.sources {
+		if s.ID == x.ID && s.Kind == x.Kind {
+			t.sources[i] = s.update(x)
+			return t.sources[i]
+		}
+	}
+	for i, s := range t.former {
+		if s.ID == x.ID && s.Kind == x.Kind {
+			t.former = append(t.former[:i:i], t.former[i+1:]...)
+			return s.revive(x)
+		}
+	}
+	return newSource(x)
+}
+
+// SetRate sets the most that all sources together bring, in bytes a second; 0 is no limit.
+func (t *Transfer) SetRate(rate int64) { t.pace.set(rate) }
+
+// maxSources is how many sources are told of.
+const maxSources = 64
+
+// Sources says what each source brought: those that are used, in the order in which they are, then those that were.
+func (t *Transfer) Sources() []plan.SwarmSource {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []plan.SwarmSource
+	for _, s := range t.sources {
+		all = append(all, s.tell())
+	}
+	for i := len(t.former) - 1; i >= 0; i-- {
+		if x := t.former[i].tell(); x.Got > 0 || x.Bad > 0 || x.Stalls > 0 {
+			all = append(all, x)
+		}
+	}
+	return all[:min(len(all), maxSources)]
+}
+
+// change makes everybody who waits choose again. The caller has the lock.
+func (t *Transfer) change() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Run feeds the blob until that ends, which is no error if it was closed, or until nobody can be asked any more: every
+// source is down, none brought a byte for Options.Patience, or a chunk came wrong Options.BadLimit times. It does not end
+// the blob, and may be called again after Use.
+func (t *Transfer) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	group, gctx := errgroup.WithContext(ctx)
+	t.mu.Lock()
+	t.troubled = time.Time{}
+	t.mu.Unlock()
+	var beside sync.WaitGroup // these end when the workers have
+	w := &team{Transfer: t, beside: &beside, fail: cancel}
+	// Twice as many as connections: some wait for a relay while others ask elsewhere.
+	for range 2 * t.o.Connections {
+		group.Go(func() error { return w.work(gctx) })
+	}
+	beside.Go(func() { t.show(gctx) })
+	beside.Go(func() { w.probe(gctx) })
+	beside.Go(func() {
+		select {
+		case <-t.b.Ended():
+			cancel(t.b.Err())
+		case <-gctx.Done():
+		}
+	})
+	err := group.Wait()
+	cancel(err)
+	beside.Wait()
+	if ended := t.b.Err(); ended != nil {
+		err = ended
+	}
+	if errors.Is(err, blob.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
 // show reports progress once a second.
-func (t *transfer) show(ctx context.Context) {
+func (t *Transfer) show(ctx context.Context) {
 	if t.o.What == "-" {
 		return
 	}
@@ -101,123 +218,20 @@ func (t *transfer) show(ctx context.Context) {
 	}
 }
 
-// work gets one run of chunks after the other.
-func (t *transfer) work(ctx context.Context, most int) error {
-	for {
-		first, n, err := t.b.Claim(ctx, most)
-		if err != nil {
-			return err
-		}
-		off, _ := image.Chunk(t.b.Size(), first)
-		lastOff, lastLen := image.Chunk(t.b.Size(), first+n-1)
-		r := &run{pos: off, end: lastOff + lastLen, buf: make([]byte, 0, image.ChunkSize)}
-		err = t.get(ctx, r)
-		t.b.Unclaim(first, n)
-		if errors.Is(err, errOnlyWhole) {
-			select {
-			case <-t.single:
-				// From now on this worker alone reads, and the others have ended or will.
-				return t.readWhole(ctx, most)
-			default:
-				return nil
-			}
-		}
-		if err != nil {
-			return err
-		}
+// buffer is memory for one chunk.
+func (t *Transfer) buffer() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k := len(t.free); k > 0 {
+		b := t.free[k-1]
+		t.free = t.free[:k-1]
+		return b
 	}
+	return make([]byte, 0, image.ChunkSize)
 }
 
-// get gets a run from whichever source is best, until it is complete or nobody can be asked any more.
-func (t *transfer) get(ctx context.Context, r *run) error {
-	for r.pos < r.end {
-		s, pause, err := t.pick()
-		if err != nil {
-			return err
-		}
-		if err := sleep(ctx, pause); err != nil {
-			return err
-		}
-		begun, before := time.Now(), r.pos
-		err = t.part(ctx, s, r)
-		if err == nil && r.pos > before {
-			continue
-		}
-		if err == nil {
-			err = errors.New("the server sent nothing")
-		}
-		if err := t.fault(ctx, s, err, begun); err != nil {
-			return err
-		}
-	}
-	return nil
+func (t *Transfer) recycle(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.free = append(t.free, b[:0])
 }
-
-// part sends one request and takes what it brings.
-func (t *transfer) part(ctx context.Context, s *source, r *run) error {
-	h := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", r.pos, r.end-1)}}
-	if r.fresh {
-		h.Set("Cache-Control", "no-cache")
-	}
-	body, err := t.open(ctx, s.url, h)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	switch body.response.StatusCode {
-	case http.StatusPartialContent:
-		c, err := checkPartial(body.response, r.pos, t.b.Size())
-		if err != nil {
-			return err
-		}
-		err = t.take(body, s, r, min(c.last+1, r.end))
-		if err == nil {
-			// The end of the body is read as well, so that the connection can be used again.
-			var one [1]byte
-			body.Read(one[:])
-		}
-		return err
-	case http.StatusOK:
-		if n := body.response.ContentLength; n >= 0 && n != t.b.Size() {
-			return sizeError(n, t.b.Size())
-		}
-		return errOnlyWhole
-	case http.StatusRequestedRangeNotSatisfiable:
-		return unsatisfiable(body.response, r.pos, t.b.Size())
-	default:
-		return statusError(body.response)
-	}
-}
-
-// take reads bytes from r.pos to end and puts every chunk that is complete. After a bad chunk r stands at its start.
-func (t *transfer) take(body io.Reader, s *source, r *run, end int64) error {
-	for r.pos < end {
-		i := int(r.pos / image.ChunkSize)
-		off, length := image.Chunk(t.b.Size(), i)
-		r.buf = r.buf[:r.pos-off]
-		n, err := body.Read(r.buf[len(r.buf):min(length, end-off)])
-		if n > 0 {
-			r.buf = r.buf[:len(r.buf)+n]
-			r.pos += int64(n)
-			t.progressed(s)
-		}
-		if int64(len(r.buf)) == length {
-			if perr := t.b.Put(i, r.buf); errors.Is(perr, image.ErrChunk) {
-				r.pos, r.buf, r.fresh = off, r.buf[:0], true
-				return &badChunk{i, perr}
-			} else if perr != nil && !errors.Is(perr, blob.ErrFull) {
-				return perr
-			}
-		}
-		if err == io.EOF && r.pos < end {
-			return errShort
-		}
-		if err != nil && err != io.EOF {
-			return err
-		}
-	}
-	return nil
-}
-
-// errShort is a body that ended before its announced end, or a connection that did.
-var errShort = errors.New("the connection ended too early")
