@@ -213,6 +213,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.catalogue.Run(running) })
 	g.Go(func() error { return s.machine.Run(running) })
+	g.Go(func() error { return s.swarm.Run(running) })
 	g.Go(func() error { return s.tidy(running) })
 	if s.dhcp != nil {
 		g.Go(func() error { return named("DHCP", s.dhcp.Run(running)) })

@@ -25,6 +25,10 @@ type member struct {
 	placed bool            // parent was planned
 	given  map[string]bool // sources that it was ever told of
 	bad    bool            // served a bad chunk
+	// claim is what it read from when this server had just started and did not know it: another one has planned that, or this one
+	// before.
+	claim string
+	verdict
 }
 
 // take takes in a report.
@@ -33,7 +37,10 @@ func (m *member) take(who Machine, r plan.Swarm, now time.Time) {
 		m.swarm.stale = true
 	}
 	m.Address, m.Base = who.Address, who.Base
-	if r.Done && m.doneAt.IsZero() {
+	switch {
+	case !r.Done:
+		m.doneAt = time.Time{}
+	case m.doneAt.IsZero():
 		m.doneAt = now
 	}
 	m.said, m.heard = r, now
@@ -92,4 +99,15 @@ const (
 
 func (s *Server) ticket(order string, now time.Time) string {
 	return plan.Ticket(s.secretFor(order), now.Truncate(ticketStep).Add(ticketStep+ticketLife))
+}
+
+// source is what a machine reads most from; empty if it reads nothing.
+func source(r plan.Swarm) string {
+	best, rate := "", 0.
+	for _, s := range r.Sources {
+		if s.Down == "" && s.Rate > rate {
+			best, rate = s.ID, s.Rate
+		}
+	}
+	return best
 }

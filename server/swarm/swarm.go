@@ -8,9 +8,11 @@ package swarm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,10 +88,16 @@ type swarm struct {
 	members map[string]*member // by order
 	joined  int                // how many ever
 	planned time.Time
-	stale   bool // has to be planned anew
-	top     []*member
+	stale   bool    // has to be planned anew
 	best    float64 // bytes a second: the most that any machine has read with
 	turned  time.Time
+	moved   int64 // times that a machine was told to read from another
+	settled time.Time
+
+	ordered  []*member      // by age
+	holders  []*member      // whom others may read from, those that hold most first
+	origin   int            // how many read from the origin
+	entering map[string]int // by group: how many read from outside of it
 }
 
 // Times of the planner.
@@ -150,8 +158,8 @@ func (s *Server) report(who Machine, r plan.Swarm) (plan.Upstreams, []registry.E
 	w := m.swarm
 	m.take(who, r, now)
 	events := s.blame(m, now)
-	w.judge(now)
 	if w.stale || now.Sub(w.planned) >= planEvery {
+		w.judge(now)
 		w.plan(now)
 	}
 	s.count.Reports++
@@ -170,7 +178,7 @@ func (s *Server) member(who Machine, r plan.Swarm, now time.Time) (*member, erro
 	key := fmt.Sprintf("%s %d", who.Image, r.Total)
 	w := s.swarms[key]
 	if w == nil {
-		w = &swarm{image: who.Image, total: r.Total, members: map[string]*member{}, turned: now}
+		w = &swarm{image: who.Image, total: r.Total, members: map[string]*member{}, entering: map[string]int{}, settled: s.began.Add(settleFor)}
 		s.swarms[key] = w
 	}
 	w.joined++
@@ -178,7 +186,11 @@ func (s *Server) member(who Machine, r plan.Swarm, now time.Time) (*member, erro
 	if !m.Transport.Valid() {
 		m.Transport = plan.TransportHTTP
 	}
+	if now.Before(w.settled) && r.Got > 0 {
+		m.claim = source(r)
+	}
 	w.members[who.Order], s.orders[who.Order] = m, m
+	w.ordered = append(w.ordered, m)
 	w.stale = true
 	s.count.Joined++
 	return m, nil
@@ -188,12 +200,84 @@ func (s *Server) member(who Machine, r plan.Swarm, now time.Time) (*member, erro
 type Counts struct {
 	Reports, Joined int64
 	Bad             int64 // machines that served a bad chunk
-	Moved           int64 // times that a machine was told to read from another
+	Moved           int64 // times that a machine was told to read from another than before
 }
 
 // Counts returns what was done.
 func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.count
+	c := s.count
+	for _, w := range s.swarms {
+		c.Moved += w.moved
+	}
+	return c
+}
+
+// Run keeps up with the registry, and forgets machines that have left, until the context ends.
+func (s *Server) Run(ctx context.Context) error {
+	t := time.NewTicker(s.o.Every)
+	defer t.Stop()
+	said := ""
+	for {
+		err := errors.Join(s.readRates(ctx), s.readOrders(ctx))
+		s.forget(s.o.Now())
+		switch {
+		case err == nil || ctx.Err() != nil:
+			said = ""
+		case err.Error() != said:
+			said = err.Error()
+			s.o.Log.Error("plan who reads from whom: going on with what is known", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// readOrders learns which machines will want which release: those that install keep it for them.
+func (s *Server) readOrders(ctx context.Context) error {
+	s.mu.Lock()
+	idle := len(s.swarms) == 0
+	s.mu.Unlock()
+	if idle {
+		return nil
+	}
+	orders, err := s.o.Registry.Orders(ctx, registry.OrderFilter{States: []registry.OrderState{registry.OrderOpen, registry.OrderConsumed}})
+	if err != nil {
+		return err
+	}
+	wanted := map[string]int{}
+	for _, o := range orders {
+		if !o.Preview && o.Finished.IsZero() {
+			wanted[o.Image]++
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = wanted
+	return nil
+}
+
+// forget removes machines that have not been heard for long.
+func (s *Server) forget(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, w := range s.swarms {
+		for id, m := range w.members {
+			if now.Sub(m.heard) > goneAfter {
+				w.acquit(m)
+				delete(w.members, id)
+				delete(s.orders, id)
+				w.stale = true
+			}
+		}
+		w.ordered = slices.DeleteFunc(w.ordered, func(m *member) bool { return w.members[m.Order] == nil })
+		if len(w.members) == 0 {
+			s.count.Moved += w.moved
+			delete(s.swarms, key)
+		}
+	}
 }
