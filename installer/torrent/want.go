@@ -1,0 +1,196 @@
+//go:build !notorrent
+
+package torrent
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	library "github.com/anacrolix/torrent"
+
+	"imgbuild/image"
+	metafile "imgbuild/image/torrent"
+)
+
+// How pieces are asked for.
+//
+// The library sends requests to a peer when none is outstanding, or when the peer, or the state of a piece that the peer
+// has, is news; each time at most twice as many as it added the last time, less those outstanding, and none at all after a time when
+// it added none. Peers of this library serve the blocks of all outstanding requests in random order. So a sequential reader with a long readahead gets
+// whole windows in random order, with a pause after each, and its successors in a chain wait for each; a have message for a
+// piece that is already wanted makes it worse.
+//
+// Therefore, where one connected peer has a piece, pieces are wanted one by one: the next as soon as no more than one is outstanding,
+// and not before the peer has it; and that piece is made news, so that its requests are sent while others are outstanding.
+// The pipe is never empty and never longer than two pieces. Where several peers have it, the library shares the work between
+// them better when it may choose from a few.
+const (
+	// ahead is how many bytes may be outstanding when the next piece is asked for.
+	ahead = metafile.PieceSize
+	// window is how many pieces are wanted when several peers have them.
+	window = 8
+)
+
+// demand is the priority of all wanted pieces: with it the library takes them in the order of the file.
+const demand = library.PiecePriorityReadahead
+
+// want makes the library ask for pieces of claimed chunks, the oldest claim first.
+func (c *Client) want(peers []peer) {
+	for _, k := range c.candidates() {
+		owners := 0
+		for _, p := range peers {
+			if p.has.Contains(uint32(k)) {
+				owners++
+			}
+		}
+		if owners == 0 {
+			continue
+		}
+		c.mu.Lock()
+		busy, now := c.missing > 0, false
+		if owners == 1 {
+			now = c.missing <= ahead
+		} else {
+			now = c.missing <= (window-1)*metafile.PieceSize
+		}
+		if !now {
+			c.mu.Unlock()
+			return
+		}
+		j := c.jobs[k/chunkPieces]
+		if j == nil || c.pieces[k] != idle {
+			c.mu.Unlock()
+			continue
+		}
+		c.set(k, wanted)
+		c.missing += c.pieceLength(k)
+		if c.missing == c.pieceLength(k) && c.lastByte.Before(j.begun) {
+			c.lastByte = time.Now()
+		}
+		news := busy && owners == 1
+		if news {
+			c.unknown = k
+		}
+		c.mu.Unlock()
+		p := c.torrent.Piece(k)
+		if !news {
+			p.SetPriority(demand)
+			continue
+		}
+		p.UpdateCompletion() // the library does not know whether it is here,
+		p.SetPriority(demand)
+		c.mu.Lock()
+		c.unknown = -1
+		c.mu.Unlock()
+		p.UpdateCompletion() // and now it does: that is news
+	}
+}
+
+// candidates are the pieces of claimed chunks that are not wanted yet.
+func (c *Client) candidates() (list []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, j := range c.order {
+		for n := range j.pieces {
+			if k := j.i*chunkPieces + n; c.pieces[k] == idle {
+				list = append(list, k)
+			}
+		}
+	}
+	return list
+}
+
+func (c *Client) pieceLength(k int) int {
+	return int(min(metafile.PieceSize, c.size-int64(k)*metafile.PieceSize))
+}
+
+// settle tells the library of pieces whose state is no longer what it knows.
+func (c *Client) settle() {
+	c.mu.Lock()
+	list := c.settled
+	c.settled = nil
+	c.mu.Unlock()
+	for _, k := range list {
+		c.mu.Lock()
+		is := c.pieces[k]
+		c.mu.Unlock()
+		if is != wanted {
+			c.torrent.Piece(k).SetPriority(library.PiecePriorityNone)
+		}
+		c.torrent.Piece(k).UpdateCompletion()
+	}
+}
+
+// beckon makes the library look for peers, and take them, while it has nothing and wants nothing: it would not otherwise. The piece
+// that it wants for show is one that no peer has. Should it come all the same, it is not kept.
+func (c *Client) beckon(peers []peer) {
+	last := len(c.pieces) - 1
+	there := slices.ContainsFunc(peers, func(p peer) bool { return p.has.Contains(uint32(last)) })
+	c.mu.Lock()
+	lure := c.good.IsEmpty() && c.missing == 0 && !there
+	changed := lure != c.lure && c.pieces[last] != wanted
+	if changed {
+		c.lure = lure
+	}
+	c.mu.Unlock()
+	if !changed {
+		return
+	}
+	priority := library.PiecePriorityNone
+	if lure {
+		priority = library.PiecePriorityNormal
+	}
+	c.torrent.Piece(last).SetPriority(priority)
+}
+
+// claim takes chunks from the blob while there are peers that have something, until ctx ends.
+func (c *Client) claim(ctx context.Context) {
+	for {
+		c.mu.Lock()
+		free := c.most - len(c.order)
+		may := c.ready && free > 0
+		claimCtx, stop := context.WithCancel(ctx)
+		c.stopClaim = stop
+		c.mu.Unlock()
+		if !may {
+			stop()
+			select {
+			case <-c.claiming:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		first, n, err := c.o.Blob.Claim(claimCtx, free)
+		stop()
+		if err != nil && claimCtx.Err() == nil || ctx.Err() != nil {
+			if err == nil {
+				c.o.Blob.Unclaim(first, n)
+			}
+			return
+		}
+		if err != nil {
+			continue
+		}
+		c.mu.Lock()
+		for i := first; i < first+n; i++ {
+			c.begin(i)
+		}
+		c.mu.Unlock()
+		c.look()
+	}
+}
+
+// begin starts the job of a claimed chunk. The caller holds the lock.
+func (c *Client) begin(i int) {
+	_, n := image.Chunk(c.size, i)
+	j := &job{i: i, begun: time.Now(), pieces: int((n + metafile.PieceSize - 1) / metafile.PieceSize)}
+	c.jobs[i], c.order = j, append(c.order, j)
+	for n := range j.pieces {
+		if k := i*chunkPieces + n; c.pieces[k] == have { // it was evicted from the blob
+			c.set(k, idle)
+			c.settled = append(c.settled, k)
+		}
+	}
+}
