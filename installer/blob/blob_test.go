@@ -47,13 +47,12 @@ func fetch(t *testing.T, b *Blob, data []byte, most int) {
 				t.Errorf("put %d: %v", i, err)
 			}
 		}
-		b.Unclaim(first, n)
 	}
 }
 
 func TestReadersInAnyOrderGetTheRightBytesWithinAnyMemory(t *testing.T) {
 	data, table := random(t, 23*image.ChunkSize+777)
-	for _, memory := range []int64{0, 2, 3, 5, 8, 64} {
+	for _, memory := range []int64{0, 2, 3, 8, 64} {
 		for _, release := range []bool{false, true} {
 			b, err := New(int64(len(data)), table, memory*image.ChunkSize)
 			if err != nil {
@@ -66,7 +65,7 @@ func TestReadersInAnyOrderGetTheRightBytesWithinAnyMemory(t *testing.T) {
 			for k := range 6 {
 				readers.Go(func() {
 					rnd := rand.New(rand.NewPCG(uint64(k), uint64(memory)))
-					for range 40 {
+					for range 15 {
 						off := rnd.Int64N(int64(len(data)))
 						p := make([]byte, rnd.IntN(3*image.ChunkSize/(1+rnd.IntN(40))))
 						n, err := b.ReadAt(p, off)

@@ -119,7 +119,7 @@ func (s *Store) put(off int64, data []byte, kept int64) error {
 		return fmt.Errorf("ask for the free space of %s: %w", s.o.Dir, err)
 	}
 	if free < s.o.Reserve+int64(len(data)) {
-		return fmt.Errorf("keep chunks in %s: %s are free and %s stay so: %w", s.o.Dir, report.Bytes(free), report.Bytes(s.o.Reserve), ErrFull)
+		return fmt.Errorf("keep chunks in %s: %s are free and %s have to stay so: %w", s.o.Dir, report.Bytes(free), report.Bytes(s.o.Reserve), ErrFull)
 	}
 	if _, err = s.file.WriteAt(data, off); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("keep chunks in %s: the file system is full: %w", s.o.Dir, ErrFull)
@@ -150,9 +150,7 @@ func (s *Store) refuse(err error) error {
 	defer s.mu.Unlock()
 	if s.err == nil {
 		s.err = err
-		if !errors.Is(err, os.ErrClosed) {
-			s.o.Report.Info("%v; after %s, other machines get here only what fits in memory besides", err, report.Bytes(s.kept))
-		}
+		s.o.Report.Info("%v; beyond the %s that were kept, other machines get here what memory holds", err, report.Bytes(s.kept))
 	}
 	return s.err
 }
@@ -191,4 +189,9 @@ func (s *Store) ReadChunk(i int, p []byte) (int, error) {
 }
 
 // Close frees what is kept.
-func (s *Store) Close() error { return s.file.Close() }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.err = fmt.Errorf("keep chunks in %s: %w", s.o.Dir, os.ErrClosed)
+	s.mu.Unlock()
+	return s.file.Close()
+}
