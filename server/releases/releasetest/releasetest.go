@@ -11,6 +11,7 @@ import (
 
 	"imgbuild/image"
 	"imgbuild/image/layout"
+	"imgbuild/image/torrent"
 )
 
 // Release says what to write. Zero fields take what is in their comments.
@@ -20,6 +21,8 @@ type Release struct {
 	Created       int64    // 1790000000
 	KernelArgs    []string // console=tty0 console=ttyS0,115200n8
 	RootfsBytes   int      // 3 MiB and a few
+	Rootfs        []byte   // RootfsBytes of a pattern
+	Torrent       []byte   // the root file system's rootfs.torrent; empty and not nil writes none
 	Layout        layout.Layout
 	Tools         []string // those of the layouts simple and lvm, with either BIOS loader
 	Key           image.PrivateKey
@@ -53,6 +56,12 @@ func Write(t testing.TB, dir string, r Release) string {
 	if r.RootfsBytes == 0 {
 		r.RootfsBytes = 3*image.ChunkSize + 77
 	}
+	if r.Rootfs == nil {
+		r.Rootfs = bytes.Repeat([]byte("0123456789abcdef"), r.RootfsBytes/16+1)[:r.RootfsBytes]
+	}
+	if r.Torrent == nil {
+		r.Torrent = metainfo(t, r.Rootfs)
+	}
 	parent := filepath.Join(dir, r.Name)
 	check(t, os.MkdirAll(parent, 0o755))
 	staging, err := os.MkdirTemp(parent, ".unfinished-")
@@ -60,8 +69,11 @@ func Write(t testing.TB, dir string, r Release) string {
 	m := manifest(r)
 	for name, data := range map[string][]byte{
 		image.KernelFile: []byte("kernel of " + r.Name + " " + r.Version), image.InitramfsFile: []byte("initramfs of " + r.Name + " " + r.Version),
-		image.RootfsFile: bytes.Repeat([]byte("0123456789abcdef"), r.RootfsBytes/16+1)[:r.RootfsBytes], image.BootIPXEFile: []byte("#!ipxe\nboot\n"),
+		image.RootfsFile: r.Rootfs, image.BootIPXEFile: []byte("#!ipxe\nboot\n"), image.TorrentFile: r.Torrent,
 	} {
+		if len(data) == 0 {
+			continue
+		}
 		check(t, os.WriteFile(filepath.Join(staging, name), data, 0o644))
 		f := image.File{Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}
 		if name == image.RootfsFile {
@@ -78,6 +90,16 @@ func Write(t testing.TB, dir string, r Release) string {
 	check(t, os.RemoveAll(final))
 	check(t, os.Rename(staging, final))
 	return final
+}
+
+func metainfo(t testing.TB, rootfs []byte) []byte {
+	t.Helper()
+	h := torrent.NewHasher()
+	_, err := h.Write(rootfs)
+	check(t, err)
+	data, err := h.Metainfo().Marshal()
+	check(t, err)
+	return data
 }
 
 func check(t testing.TB, err error) {
