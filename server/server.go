@@ -182,7 +182,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		}
 	}
 	s.api, err = api.New(api.Options{
-		Store: s.store, Catalogue: s.catalogue, Limits: limits, OrderExpiry: time.Duration(s.c.OrderExpiry), LegacyClients: s.c.LegacyClients,
+		Store: s.store, Catalogue: s.catalogue, Swarm: s.swarm, Limits: limits, OrderExpiry: time.Duration(s.c.OrderExpiry), LegacyClients: s.c.LegacyClients,
 		TokensOverTLS: s.certs != nil, HTTPS: s.httpsURL(), Metrics: metrics, Log: s.log,
 		Handlers: api.Handlers{
 			IPXE: s.boot.IPXE(), GRUB: s.boot.GRUB(), Loaders: http.StripPrefix("/boot/loader/", files), Images: s.catalogue,

@@ -69,10 +69,11 @@ type Handlers struct {
 	Booted  http.Handler // POST plan.BootedPath
 }
 
-// Options are what an API is made of. Store, Catalogue and Handlers are required.
+// Options are what an API is made of. Store, Catalogue, Swarm and Handlers are required.
 type Options struct {
 	Store     Store
 	Catalogue Catalogue
+	Swarm     Swarm
 	Handlers  Handlers
 	Limits    registry.SlotLimits
 	// OrderExpiry is how long an order waits for its machine when it does not say.

@@ -18,12 +18,14 @@ import (
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
 	"imgbuild/server/releases/releasetest"
+	"imgbuild/server/swarm"
 )
 
 // service is an API over a real registry and real releases (web/1.0 and web/2.0), on a real listener.
 type service struct {
 	*httptest.Server
 	api      *API
+	swarm    *swarm.Server
 	store    *registry.Store
 	contract *contract
 	tokens   map[Access]string
@@ -69,8 +71,16 @@ func serve(t testing.TB, change ...func(*Options)) *service {
 	other := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, http.StatusUnauthorized, "another package asks for the nonce or the token")
 	})
+	planKey, err := image.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	planner, err := swarm.New(t.Context(), swarm.Options{Registry: store, Key: planKey, Rates: swarm.Rates{Global: 5e6}, Log: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := Options{
-		Store: store, Catalogue: catalogue, Log: logger, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
+		Store: store, Catalogue: catalogue, Swarm: planner, Log: logger, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
 		Handlers: Handlers{IPXE: other, GRUB: other, Loaders: other, Images: catalogue, Claim: other, Events: other, Swarm: other, Booted: other},
 	}
 	for _, c := range change {
@@ -80,7 +90,7 @@ func serve(t testing.TB, change ...func(*Options)) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{Server: httptest.NewServer(a), api: a, store: store, contract: readContract(t), tokens: map[Access]string{}, log: l}
+	s := &service{Server: httptest.NewServer(a), api: a, swarm: planner, store: store, contract: readContract(t), tokens: map[Access]string{}, log: l}
 	for _, role := range []Access{Read, Operate, Admin} {
 		secret, _, err := store.CreateToken(t.Context(), string(role)+"er", registry.Role(role), time.Time{})
 		if err != nil {

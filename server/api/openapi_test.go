@@ -17,6 +17,7 @@ import (
 	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/server/registry"
+	"imgbuild/server/swarm"
 )
 
 // contract is the API's description, against which every answer of the tests is held.
@@ -235,7 +236,7 @@ func TestTheSchemasHaveTheTypesFields(t *testing.T) {
 		"OOB": reflect.TypeFor[registry.OOB](), "User": reflect.TypeFor[plan.User](), "File": reflect.TypeFor[plan.File](), "Network": reflect.TypeFor[plan.Network](),
 		"Inventory": reflect.TypeFor[plan.Inventory](), "Booted": reflect.TypeFor[plan.Booted](), "NewOrder": reflect.TypeFor[newOrder](), "Order": reflect.TypeFor[registry.Order](),
 		"Event": reflect.TypeFor[registry.Event](), "Image": reflect.TypeFor[imageView](), "Lease": reflect.TypeFor[registry.Lease](), "NewToken": reflect.TypeFor[newToken](),
-		"TokenFields": reflect.TypeFor[registry.Token](), "Queue": reflect.TypeFor[queueView](), "Error": reflect.TypeFor[refusal](),
+		"TokenFields": reflect.TypeFor[registry.Token](), "Queue": reflect.TypeFor[queueView](), "Swarm": reflect.TypeFor[swarm.View](), "Rates": reflect.TypeFor[swarm.Rates](), "Error": reflect.TypeFor[refusal](),
 	} {
 		v, _ := c.at("components", "schemas", name)
 		c.sameFields(t, name, v.(map[string]any), typ)

@@ -62,6 +62,10 @@ func (a *API) Routes() []Route {
 		{"GET /api/v1/queue", Read, false, http.HandlerFunc(a.queue)},
 		{"GET /api/v1/events", Read, false, http.HandlerFunc(a.events)},
 		{"GET /api/v1/images", Read, false, http.HandlerFunc(a.images)},
+		{"GET /api/v1/swarm", Read, false, http.HandlerFunc(a.swarm)},
+		{"GET /api/v1/rates", Read, false, http.HandlerFunc(a.rates)},
+		{"PUT /api/v1/rates", Operate, false, http.HandlerFunc(a.setRates)},
+		{"DELETE /api/v1/rates", Operate, false, http.HandlerFunc(a.resetRates)},
 		{"GET /api/v1/leases", Read, false, http.HandlerFunc(a.leases)},
 
 		{"GET /api/v1/tokens", Admin, false, http.HandlerFunc(a.listTokens)},

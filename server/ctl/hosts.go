@@ -24,14 +24,22 @@ func (t *Tool) List(ctx context.Context, q client.HostQuery) error {
 		return fmt.Errorf("list hosts: %w", err)
 	}
 	var rows [][]string
+	header := []string{"SN", "HOST", "ADDRESS", "STATE", "IMAGE", "RACK", "POSITION", "OWNER", "PROTECT"}
+	transfers := t.transfers(ctx, hosts)
+	if len(transfers) > 0 {
+		header = append(header, "TRANSFER")
+	}
 	for _, h := range hosts {
 		protect := ""
 		if h.Protect {
 			protect = "protected"
 		}
 		rows = append(rows, []string{h.SN, h.Hostname, address(h), string(h.State), h.Image, h.Rack, h.Position, h.Owner, protect})
+		if len(transfers) > 0 {
+			rows[len(rows)-1] = append(rows[len(rows)-1], transfers[h.SN])
+		}
 	}
-	return t.print(orEmpty(hosts), []string{"SN", "HOST", "ADDRESS", "STATE", "IMAGE", "RACK", "POSITION", "OWNER", "PROTECT"}, rows, "no host is as was asked for")
+	return t.print(orEmpty(hosts), header, rows, "no host is as was asked for")
 }
 
 // address is a host's first address, with its prefix where it has a network of its own.

@@ -219,14 +219,36 @@ func (w *watcher) event(ctx context.Context, e registry.Event) error {
 	return nil
 }
 
+// draw writes lines over those that were drawn before, clipped to the terminal, and returns how many there are now. Those that do
+// not fit are counted, with what to do; a last line, unless it is empty, is always there.
+func (t *Tool) draw(lines []string, drawn int, last string, todo ...string) int {
+	width, height := t.Size()
+	if room := max(height-2, 2); len(lines) > room {
+		more := fmt.Sprintf("and %d more", len(lines)-room)
+		lines = append(lines[:room:room], strings.Join(append([]string{more}, todo...), "; "))
+	}
+	if last != "" {
+		lines = append(lines, last)
+	}
+	var b strings.Builder
+	if drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", drawn)
+	}
+	for _, l := range lines {
+		b.WriteString("\r" + show.Clip(l, width-1) + "\x1b[K\n")
+	}
+	b.WriteString("\x1b[J")
+	_, _ = io.WriteString(t.Out, b.String()) // a terminal that is gone ends the program by its signal
+	return len(lines)
+}
+
 func (w *watcher) table() bool { return w.t.Live && w.t.Format == show.Table }
 
-// draw writes the table over the one before. Lines that do not fit are counted.
+// draw writes the table over the one before.
 func (w *watcher) draw() {
 	if !w.table() {
 		return
 	}
-	width, height := w.t.Size()
 	now := w.t.Now()
 	var cells [][]string
 	for _, r := range w.board.Rows() {
@@ -236,23 +258,7 @@ func (w *watcher) draw() {
 	if len(cells) == 0 {
 		lines = []string{"nothing installs; waiting (Ctrl-C ends)"}
 	}
-	if room := max(height-2, 2); len(lines) > room {
-		more := len(lines) - room
-		lines = append(lines[:room:room], fmt.Sprintf("and %d more; name some of them, or a rack, to see those", more))
-	}
-	if w.down != "" {
-		lines = append(lines, show.Clean(w.down))
-	}
-	var b strings.Builder
-	if w.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", w.drawn)
-	}
-	for _, l := range lines {
-		b.WriteString("\r" + show.Clip(l, width-1) + "\x1b[K\n")
-	}
-	b.WriteString("\x1b[J")
-	w.drawn = len(lines)
-	_, _ = io.WriteString(w.t.Out, b.String()) // a terminal that is gone ends the program by its signal
+	w.drawn = w.t.draw(lines, w.drawn, show.Clean(w.down), "name some of them, or a rack, to see those")
 }
 
 func (w *watcher) over() bool {

@@ -83,9 +83,11 @@ func (w *swarm) judge(now time.Time) {
 			w.acquit(m)
 		case !m.trial.IsZero():
 			w.settle(m, now)
-		case !m.slow && m.parent != "":
+		case m.leaf(now): // nobody waits for it
+			m.mark, m.slowFor = time.Time{}, time.Time{}
+		case m.parent != "":
 			w.watch(m, now)
-		case !m.slow:
+		default:
 			w.turn(m, now)
 		}
 	}
@@ -149,9 +151,11 @@ func (w *swarm) watch(m *member, now time.Time) {
 	switch {
 	case !m.full.IsZero() && now.Sub(m.full) >= watchFor/2, m.headRate > 0 && m.headRate < slowShare*p.said.Rate:
 		m.slow = true
+		w.tell("machine reads slowly, and nobody reads from it any more", m, p)
 	default:
 		m.trial, m.accused = now, p.Order
 		p.suspects++
+		w.tell("machine falls behind: it shows with another source whose fault that is", m, p)
 	}
 }
 
@@ -197,11 +201,23 @@ func (w *swarm) settle(m *member, now time.Time) {
 	fast := m.said.Rate >= slowShare*could/float64(max(sharing, 1))
 	w.acquit(m)
 	w.stale = true
-	if !fast {
+	switch {
+	case !fast:
 		m.slow = true
-	} else if accused != nil {
+		w.tell("machine reads slowly, and nobody reads from it any more", m, accused)
+	case accused != nil:
 		accused.poor = true
+		w.tell("machine serves slowly, and nobody reads from it any more", accused, m)
 	}
+}
+
+// tell logs a verdict.
+func (w *swarm) tell(text string, m, other *member) {
+	with := ""
+	if other != nil {
+		with = other.SN
+	}
+	w.log.Info(text, "image", w.image, "sn", m.SN, "order", m.Order, "rate", int64(m.said.Rate), "with", with)
 }
 
 // acquit ends a trial without a verdict.
@@ -219,7 +235,7 @@ func (w *swarm) acquit(m *member) {
 // when the first has become slow. Everybody's rate is the first one's: nothing else could show that it is slow.
 func (w *swarm) turn(h *member, now time.Time) {
 	c := w.reader(h, now)
-	if c == nil || h.leaf(now) || c.leaf(now) || now.Sub(h.since) < turnAfter || h.said.Rate <= 0 || float64(h.said.Total-h.got(now)) < 10*h.said.Rate {
+	if c == nil || c.said.Rate < slowShare*h.said.Rate || now.Sub(h.since) < turnAfter || h.said.Rate <= 0 || float64(h.said.Total-h.got(now)) < 10*h.said.Rate {
 		return
 	}
 	disk := !h.full.IsZero() && now.Sub(h.full) >= watchFor && c.full.IsZero()
@@ -229,6 +245,7 @@ func (w *swarm) turn(h *member, now time.Time) {
 	}
 	next := w.reader(c, now)
 	w.turned, w.stale = now, true
+	w.tell("another machine tries whether it reads faster from the origin", c, h)
 	h.headRate, c.tried, h.tried = h.said.Rate, true, true
 	w.move(c, "", now)
 	w.move(h, c.Order, now)

@@ -16,15 +16,19 @@ type Rates struct {
 	PerMachine int64 `json:"per_machine"` // what one machine reads
 }
 
-// Validate finds what no network has.
-func (r Rates) Validate() error {
-	for _, n := range []int64{r.Global, r.PerSubnet, r.PerMachine} {
-		if n != 0 && (n < 1000 || n > 1e13) {
-			return fmt.Errorf("a rate of %d bytes a second makes no sense: it is 1 kB to 10 TB a second, or 0 for no limit", n)
-		}
+// CheckRate finds what would stop every installation, and what no network has.
+func CheckRate(n int64) error {
+	if n != 0 && (n < leastRate || n > mostRate) {
+		return fmt.Errorf("it is %d bytes a second; a rate is 1 kB to 10 TB a second, or 0 for no limit", n)
 	}
 	return nil
 }
+
+// Limits of a limit, in bytes a second: below the least, also as one of many shares, nothing would come at all.
+const (
+	leastRate = 1000
+	mostRate  = 1e13
+)
 
 // Rates are those that hold now; own is false if they are the configuration's.
 func (s *Server) Rates() (r Rates, own bool) {

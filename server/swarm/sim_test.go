@@ -70,7 +70,12 @@ func newServer(t testing.TB, now func() time.Time, change ...func(*Options)) *Se
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Registry: store, Key: key, Log: slog.New(slog.DiscardHandler), Now: now}
+	o := Options{Registry: store, Key: key, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Int64("t", now().Unix()-1.7e9)
+		}
+		return a
+	}})), Now: now}
 	for _, c := range change {
 		c(&o)
 	}
@@ -308,5 +313,54 @@ func TestAFleetEndsCloseToTheLimit(t *testing.T) {
 		if n.sent > float64(n.total)*float64(heads)*1.1 {
 			t.Errorf("%d machines: the origin sent %.2f copies", tt.count, n.sent/float64(n.total))
 		}
+	}
+}
+
+func TestFaultsCostWhatTheyCost(t *testing.T) {
+	eight := func(change func([]*host)) []*host {
+		list := fleet(rand.New(rand.NewPCG(2, 2)), 8, 2, 20, time.Second)
+		change(list)
+		return list
+	}
+	second := func(list []*host) *host { // in the order of starting
+		return slices.SortedFunc(slices.Values(list), func(a, b *host) int { return cmp.Compare(a.starts, b.starts) })[1]
+	}
+	first := func(list []*host) *host {
+		return slices.MinFunc(list, func(a, b *host) int { return cmp.Compare(a.starts, b.starts) })
+	}
+	for _, tt := range []struct {
+		name     string
+		hosts    []*host
+		limit    time.Duration // of those that are not at fault
+		fault    time.Duration // of those that are; 0 is none
+		copies   float64
+		blame    func(*member) bool
+		blamed   int
+		innocent int
+	}{
+		{name: "a slow reader in the middle", hosts: eight(func(l []*host) { second(l).down, second(l).up = 2, 2 }), limit: 75 * time.Second, copies: 2},
+		{name: "a slow reader at the origin", hosts: eight(func(l []*host) { first(l).down, first(l).up = 2, 2 }), limit: 80 * time.Second, copies: 2},
+		{name: "a slow disk", hosts: eight(func(l []*host) { second(l).disk = 2 }), limit: 70 * time.Second, copies: 2},
+		{name: "a slow server", hosts: eight(func(l []*host) { second(l).up = 2 }), limit: 85 * time.Second, copies: 2},
+		{name: "a slow server at the origin", hosts: eight(func(l []*host) { first(l).up = 2 }), limit: 85 * time.Second, copies: 1.6},
+		{name: "one that serves bad bytes", hosts: eight(func(l []*host) { second(l).corrupt = true }), limit: 65 * time.Second, copies: 2},
+		{name: "two that die", hosts: eight(func(l []*host) { first(l).dies, l[5].dies = 20*time.Second, 25*time.Second }), limit: 70 * time.Second, copies: 1.5},
+		{name: "late ones at a tenth, half and nine tenths", hosts: eight(func(l []*host) { l[5].starts, l[6].starts, l[7].starts = 5*time.Second, 25*time.Second, 46*time.Second }), limit: 110 * time.Second, copies: 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := simulate(t, 1024, 20, tt.hosts)
+			worst := time.Duration(0)
+			text := ""
+			for _, h := range n.hosts {
+				text += fmt.Sprintf(" %s:%s", h.id, h.ended.Round(time.Second))
+				if h.down == 20 && h.disk == 0 && h.dies == 0 {
+					worst = max(worst, h.ended)
+				}
+			}
+			t.Logf("worst %s, all %s, %.2f copies from the origin, %d edges changed;%s", worst, n.last(), n.sent/float64(n.total), n.edges, text)
+			if worst > tt.limit || n.sent/float64(n.total) > tt.copies {
+				t.Error("too slow, or too much from the origin\n" + n.picture())
+			}
+		})
 	}
 }

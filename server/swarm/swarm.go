@@ -85,6 +85,7 @@ type Server struct {
 type swarm struct {
 	image   string
 	total   int64
+	log     *slog.Logger
 	members map[string]*member // by order
 	joined  int                // how many ever
 	planned time.Time
@@ -178,11 +179,11 @@ func (s *Server) member(who Machine, r plan.Swarm, now time.Time) (*member, erro
 	key := fmt.Sprintf("%s %d", who.Image, r.Total)
 	w := s.swarms[key]
 	if w == nil {
-		w = &swarm{image: who.Image, total: r.Total, members: map[string]*member{}, entering: map[string]int{}, settled: s.began.Add(settleFor)}
+		w = &swarm{image: who.Image, total: r.Total, log: s.o.Log, members: map[string]*member{}, entering: map[string]int{}, settled: s.began.Add(settleFor)}
 		s.swarms[key] = w
 	}
 	w.joined++
-	m = &member{Machine: who, swarm: w, age: w.joined, joined: now, given: map[string]bool{}}
+	m = &member{Machine: who, swarm: w, age: w.joined, joined: now, given: map[string]bool{}, verdict: verdict{avoid: map[string]time.Time{}}}
 	if !m.Transport.Valid() {
 		m.Transport = plan.TransportHTTP
 	}

@@ -176,9 +176,6 @@ func (s *Server) entryRate(m, p *member) int64 {
 	return share(s.rates.PerSubnet, n)
 }
 
-// leastRate keeps a share from being so small that nothing comes at all, in bytes a second.
-const leastRate = 1000
-
 // share is one of n shares of a limit; 0 is no limit.
 func share(limit int64, n int) int64 {
 	if limit == 0 {

@@ -29,6 +29,10 @@ type Row struct {
 	// Done and Total are bytes of the transfer that runs, Total 0 if none does; Rate is bytes a second.
 	Done, Total int64
 	Rate        float64
+	// Mix is where the bytes came from; Limit how much of what network and disk can do the transfer does, 1 for all and 0 if that is
+	// not known.
+	Mix   map[plan.SourceKind]int64
+	Limit float64
 	// Seen is when the last event came, Began when the installation began.
 	Seen, Began time.Time
 	// Ended is true when the installation that was watched is over, for better or worse.
@@ -149,6 +153,7 @@ func (b *Board) Apply(e registry.Event) (line string) {
 
 func (r *Row) transfer(what string, done, total int64, rate float64) {
 	r.what, r.Done, r.Total, r.Rate = what, done, total, rate
+	r.Mix, r.Limit = nil, 0
 }
 
 // server takes in what the server says.
@@ -204,6 +209,7 @@ func (r *Row) machine(e registry.Event) string {
 			r.tenth = 0
 		}
 		r.transfer(m.Text, m.Done, m.Total, m.Rate)
+		r.Mix, r.Limit = m.Mix, m.Limit
 		if m.Total <= 0 || m.Done*10/m.Total <= r.tenth {
 			return ""
 		}
@@ -211,6 +217,12 @@ func (r *Row) machine(e registry.Event) string {
 		line := fmt.Sprintf("%s: %d %% of %s", m.Text, m.Done*100/m.Total, show.Bytes(m.Total))
 		if m.Rate > 0 {
 			line += fmt.Sprintf(", %s/s", show.Bytes(int64(m.Rate)))
+		}
+		if m.Limit > 0 {
+			line += fmt.Sprintf(", %.0f %% of what network and disk can do", 100*m.Limit)
+		}
+		if mix := show.Mix(m.Mix); mix != "" {
+			line += ", from " + mix
 		}
 		return line
 	case plan.KindFailed:
@@ -249,7 +261,7 @@ func (b *Board) Over() (over bool, bad int) {
 
 // Header names the columns of Cells.
 func Header() []string {
-	return []string{"SN", "HOST", "RACK", "STATE", "DONE", "RATE", "LEFT", "PHASE"}
+	return []string{"SN", "HOST", "RACK", "STATE", "DONE", "RATE", "LEFT", "FROM", "PHASE"}
 }
 
 // Cells are a row as text, at a time.
@@ -259,6 +271,9 @@ func (r Row) Cells(now time.Time) []string {
 		percent = fmt.Sprintf("%d %%", min(100, r.Done*100/r.Total))
 		if r.Rate > 0 {
 			rate = show.Bytes(int64(r.Rate)) + "/s"
+			if r.Limit > 0 {
+				rate += fmt.Sprintf(" (%.0f %%)", 100*r.Limit)
+			}
 			remaining := time.Duration(float64(max(0, r.Total-r.Done)) / r.Rate * float64(time.Second))
 			left = show.Duration(remaining - now.Sub(r.Seen))
 		}
@@ -270,7 +285,7 @@ func (r Row) Cells(now time.Time) []string {
 	if !r.Ended && r.State == registry.Installing && !r.Seen.IsZero() && now.Sub(r.Seen) > time.Minute {
 		phase += fmt.Sprintf(" (nothing new for %s)", show.Duration(now.Sub(r.Seen)))
 	}
-	return []string{r.SN, r.Hostname, r.Rack, string(r.State), percent, rate, left, phase}
+	return []string{r.SN, r.Hostname, r.Rack, string(r.State), percent, rate, left, show.Mix(r.Mix), phase}
 }
 
 // Settle corrects a host by what the registry says of it now, after its past has been applied. A host that does not install

@@ -21,12 +21,14 @@ import (
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
 	"imgbuild/server/releases/releasetest"
+	"imgbuild/server/swarm"
 )
 
 // Server is an API on a listener. It has the releases web/1.0 and web/2.0.
 type Server struct {
 	URL    string
 	Store  *registry.Store
+	Swarm  *swarm.Server
 	Tokens map[registry.Role]string // secrets; their names are reader, operator and admin
 
 	dir       string
@@ -73,6 +75,13 @@ func start(ctx context.Context, dir string, key image.PrivateKey, write func(str
 			return nil, err
 		}
 	}
+	planKey, err := image.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	if s.Swarm, err = swarm.New(ctx, swarm.Options{Registry: s.Store, Key: planKey, Log: silent}); err != nil {
+		return nil, err
+	}
 	return s, s.Resume()
 }
 
@@ -80,7 +89,7 @@ func start(ctx context.Context, dir string, key image.PrivateKey, write func(str
 func (s *Server) Resume() error {
 	silent := slog.New(slog.NewTextHandler(io.Discard, nil))
 	a, err := api.New(api.Options{
-		Store: s.Store, Catalogue: s.catalogue, Log: silent, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
+		Store: s.Store, Catalogue: s.catalogue, Swarm: s.Swarm, Log: silent, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
 		Handlers: api.Handlers{
 			IPXE: http.NotFoundHandler(), GRUB: http.NotFoundHandler(), Loaders: http.NotFoundHandler(), Images: s.catalogue,
 			Claim: http.NotFoundHandler(), Events: http.NotFoundHandler(), Swarm: http.NotFoundHandler(), Booted: http.NotFoundHandler(),

@@ -115,6 +115,9 @@ func (d *Writer) end() {
 	case m.Done > 0:
 		text += ": " + show.Bytes(m.Done)
 	}
+	if mix := show.Mix(m.Mix); mix != "" {
+		text += ", from " + mix
+	}
 	d.line(t.to, text)
 }
 

@@ -6,9 +6,12 @@ package show
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -163,4 +166,28 @@ func Line(w io.Writer, v any) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	return nil
+}
+
+// Mix writes how much of something came from where, in per cent, the largest part first: "relay 98 %, origin 2 %".
+func Mix[K ~string](mix map[K]int64) string {
+	total := int64(0)
+	for _, n := range mix {
+		total += max(n, 0)
+	}
+	if total == 0 {
+		return ""
+	}
+	keys := slices.SortedFunc(maps.Keys(mix), func(a, b K) int { return cmp.Or(cmp.Compare(mix[b], mix[a]), cmp.Compare(a, b)) })
+	var parts []string
+	for _, k := range keys {
+		if mix[k] <= 0 {
+			continue
+		}
+		part := fmt.Sprintf("%.0f", 100*float64(mix[k])/float64(total))
+		if part == "0" {
+			part = "<1"
+		}
+		parts = append(parts, fmt.Sprintf("%s %s %%", Clean(string(k)), part))
+	}
+	return strings.Join(parts, ", ")
 }
