@@ -32,7 +32,8 @@ type Registry interface {
 
 // Seed is a BitTorrent client of the server's own that has whole releases.
 type Seed interface {
-	// Addr is where machines reach it for a release (name/version); ok is false if it does not seed that.
+	// Addr is where machines reach it for a release (name/version); an unspecified address stands for the one at which they reach
+	// the server. ok is false if it does not seed that.
 	Addr(release string) (addr netip.AddrPort, ok bool)
 }
 

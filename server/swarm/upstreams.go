@@ -3,6 +3,7 @@ package swarm
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"imgbuild/image"
@@ -200,12 +201,27 @@ func (s *Server) peers(m *member) []string {
 	if at, ok := m.swarm.peer(m.parent); ok {
 		return []string{at.String()}
 	}
-	if s.o.Seed != nil {
-		if at, ok := s.o.Seed.Addr(m.Image); ok {
-			return []string{at.String()}
-		}
+	if at, ok := s.seed(m); ok {
+		return []string{at.String()}
 	}
 	return nil
+}
+
+// seed is where a machine reaches the server's own seed: at the address of the server itself, if the seed names no other.
+func (s *Server) seed(m *member) (netip.AddrPort, bool) {
+	if s.o.Seed == nil {
+		return netip.AddrPort{}, false
+	}
+	at, ok := s.o.Seed.Addr(m.Image)
+	if !ok || !at.Addr().IsUnspecified() {
+		return at, ok
+	}
+	base, err := url.Parse(m.Base)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	host, err := netip.ParseAddr(base.Hostname())
+	return netip.AddrPortFrom(host, at.Port()), err == nil
 }
 
 // peer is where a machine's BitTorrent listens.
@@ -228,6 +244,8 @@ func (s *Server) Neighbours(peerID string) []netip.AddrPort {
 		}
 		var list []netip.AddrPort
 		if at, ok := m.swarm.peer(m.parent); ok && m.placed {
+			list = append(list, at)
+		} else if at, ok := s.seed(m); ok && m.placed {
 			list = append(list, at)
 		}
 		for _, r := range m.swarm.ordered {
