@@ -178,12 +178,11 @@ func (t *Transfer) wrong(s, from *source, i int, err error) error {
 		t.drop(s, fmt.Errorf("it sent a wrong chunk: %w", err))
 		return nil
 	}
-	s.odd++
 	if x.times++; x.times >= t.o.BadLimit {
 		return fmt.Errorf("get %s: chunk %d came wrong %d times: %w: publish the release again", s.shown, i, x.times, err)
 	}
-	if s.odd >= oddLimit && t.others(s) {
-		t.drop(s, fmt.Errorf("%d of its chunks and answers were wrong, such as: %w", s.odd, err))
+	if s.bad >= oddLimit && t.others(s) {
+		t.drop(s, fmt.Errorf("%d of its chunks were wrong, such as: %w", s.bad, err))
 		return nil
 	}
 	t.warn(s, err)
@@ -211,14 +210,14 @@ func (t *team) probe(ctx context.Context) {
 // ask asks a source for one byte.
 func (t *team) ask(ctx context.Context, s *source) {
 	t.mu.Lock()
-	isRelay, client, address, header := s.view().relay, t.client, s.URL, s.header(0, 0, false)
+	isRelay, client, address, header := s.view().relay, t.f.client, s.URL, s.header(0, 0, false)
 	if isRelay {
-		client = t.direct
+		client = t.f.direct
 	}
 	t.mu.Unlock()
 	begun := time.Now()
 	err := func() error {
-		body, err := t.open(ctx, client, t.o.Stall, address, header)
+		body, err := t.f.open(ctx, client, t.o.Stall, address, header)
 		if err != nil {
 			return err
 		}

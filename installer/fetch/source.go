@@ -26,17 +26,18 @@ type source struct {
 	slow      bool // suspect for being far slower than others: only an answer to a probe changes that
 	retry     time.Time
 	faults    int // in a row, without a byte in between
-	odd       int // answers that make no sense, and bad chunks
+	odd       int // answers that make no sense, in a row without a good chunk in between
 	lastFault time.Time
 	fault     error     // the last one
 	dry       time.Time // since when a relay was asked and brought nothing; zero if it brings
 	detour    bool      // while it is late, one run is asked for elsewhere
 	probing   bool
-	busy      int // workers that have a place at it
-	idle      int // those of them that have nothing to do
-	rate      float64 // of one connection, in bytes a second
-	down      error   // why it is not asked any more
-	denied    bool    // down for its ticket: another one helps
+	heard     time.Time // when bytes came last
+	busy      int       // workers that have a place at it
+	idle      int       // those of them that have nothing to do
+	rate      float64   // of one connection, in bytes a second
+	down      error     // why it is not asked any more
+	denied    bool      // down for its ticket: another one helps
 }
 
 // tally is what a source brought. It stays the same when its address changes.
@@ -48,8 +49,8 @@ type tally struct {
 	came        int64 // bytes that came, good or not
 }
 
-// oddLimit is how many answers that make no sense a source may give, and how many chunks an origin may send wrong while
-// there are others.
+// oddLimit is how many answers that make no sense a source may give in a row, and how many chunks an origin may send wrong
+// while there are others.
 const oddLimit = 5
 
 var (
@@ -104,7 +105,7 @@ func (s *source) drop(why error) {
 
 func (s *source) view() view {
 	return view{tier: s.Tier, relay: s.Kind == plan.SourceRelay, whole: s.whole, down: s.down != nil,
-		suspect: s.suspect, retry: s.retry, probing: s.probing, busy: s.busy, odd: s.odd, rate: s.rate}
+		suspect: s.suspect, retry: s.retry, probing: s.probing, busy: s.busy, odd: s.odd + s.bad, rate: s.rate}
 }
 
 // tell is what others are told of the source.
@@ -196,7 +197,7 @@ func (t *Transfer) acquire(ctx context.Context, working bool, avoid *source) (*s
 		}
 		t.mu.Unlock()
 		if c.alone && avoid != nil {
-			if err := sleep(ctx, t.pause(1)); err != nil {
+			if err := sleep(ctx, t.f.pause(1)); err != nil {
 				return nil, err
 			}
 			avoid = nil
@@ -241,6 +242,7 @@ func (t *Transfer) progressed(s *source, n int) {
 	t.troubled, s.dry = time.Time{}, time.Time{}
 	s.faults = 0
 	s.came += int64(n)
+	s.heard = time.Now()
 	if s.suspect && !s.slow {
 		s.suspect, s.retry = false, time.Time{}
 		t.change()
@@ -254,7 +256,7 @@ func (t *Transfer) suspicious(s *source, err error, begun time.Time, after time.
 		s.faults++ // and not once for each connection that one fault broke
 	}
 	s.lastFault, s.fault, s.suspect = now, err, true
-	s.retry = now.Add(max(t.pause(s.faults), after))
+	s.retry = now.Add(max(t.f.pause(s.faults), after))
 	t.change()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ type Source struct {
 
 // Transfer is one blob on its way, from sources that have the same bytes. All methods may be called from any goroutine.
 type Transfer struct {
-	*Fetcher
+	f      *Fetcher
+	o      Options
 	b      *blob.Blob
 	meter  *report.Meter
 	pace   *pace
@@ -59,7 +61,7 @@ type trouble struct {
 
 // NewTransfer returns a transfer that feeds b. It has no sources, and does nothing, before Use and Run.
 func (f *Fetcher) NewTransfer(b *blob.Blob) *Transfer {
-	t := &Transfer{Fetcher: f, b: b, meter: report.NewMeter(f.o.What, b.Size()), pace: newPace(0),
+	t := &Transfer{f: f, o: f.o, b: b, meter: report.NewMeter(f.o.What, b.Size()), pace: newPace(0),
 		memory: int(b.Stats().Limit / image.ChunkSize), single: make(chan struct{}, 1), checks: make(chan struct{}, f.o.Connections),
 		runs: map[*run]struct{}{}, changed: make(chan struct{}), trouble: map[int]*trouble{}}
 	t.single <- struct{}{}
@@ -89,7 +91,7 @@ func (f *Fetcher) Blob(ctx context.Context, urls []string, b *blob.Blob) error {
 }
 
 // Use makes these the sources, at once. One that was there before, with the same ID and URL, keeps what is known of it and
-// what it is asked for; requests to those that are not there any more end. Without sources the transfer pauses.
+// the requests to it; requests to those that are not there any more end. Without sources the transfer pauses.
 func (t *Transfer) Use(sources []Source) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -103,25 +105,29 @@ func (t *Transfer) Use(sources []Source) {
 			continue
 		}
 		seen[x.ID] = true
-		next = append(next, t.known(x))
+		s := t.known(x)
+		if !slices.Contains(t.sources, s) {
+			t.troubled = time.Time{}
+		}
+		next = append(next, s)
 	}
 	for _, s := range t.sources {
-		if !seen[s.ID] {
+		if !slices.Contains(next, s) {
 			s.cancel(errUnused)
-			t.former = append(t.former, s)
+			if !slices.ContainsFunc(next, func(n *source) bool { return n.tally == s.tally }) {
+				t.former = append(t.former, s)
+			}
 		}
 	}
 	t.sources = next
-	t.troubled = time.Time{}
 	t.change()
 }
 
 // known returns the source that x is, with what is known of it.
 func (t *Transfer) known(x Source) *source {
-	for i, s := range t.sources {
+	for _, s := range t.sources {
 		if s.ID == x.ID && s.Kind == x.Kind {
-			t.sources[i] = s.update(x)
-			return t.sources[i]
+			return s.update(x)
 		}
 	}
 	for i, s := range t.former {

@@ -122,7 +122,7 @@ func (w *whole) start(ctx context.Context) error {
 	t.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	unused := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
-	b, err := t.open(ctx, t.client, t.o.Stall, address, header)
+	b, err := t.f.open(ctx, t.f.client, t.o.Stall, address, header)
 	if err == nil {
 		if b.response.StatusCode != http.StatusOK {
 			err = statusError(b.response)

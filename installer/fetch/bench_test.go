@@ -1,0 +1,126 @@
+//go:build integration
+
+package fetch
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"imgbuild/image"
+	"imgbuild/installer/blob"
+)
+
+// nginx serves a directory on loopback, as a plain web server that people have would.
+func nginx(b *testing.B, dir string) string {
+	b.Helper()
+	bin, err := exec.LookPath("nginx")
+	if err != nil {
+		b.Skip("nginx is not installed: there is no web server to compare with")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	conf := filepath.Join(b.TempDir(), "nginx.conf")
+	text := fmt.Sprintf(`worker_processes 1; daemon off; pid %[1]s.pid; error_log %[1]s.log;
+events { worker_connections 256; }
+http { access_log off; sendfile on; tcp_nopush on;
+ client_body_temp_path %[1]s.a; proxy_temp_path %[1]s.b; fastcgi_temp_path %[1]s.c; uwsgi_temp_path %[1]s.d; scgi_temp_path %[1]s.e;
+ server { listen %[2]s; root %[3]s; } }`, conf, address, dir)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(bin, "-c", conf)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	for end := time.Now().Add(10 * time.Second); ; {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+			return "http://" + address
+		}
+		if time.Now().After(end) {
+			b.Fatalf("nginx does not listen: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// BenchmarkFetchAgainstCurl fetches a file of a web server on this machine, checked and read while it comes, as an origin
+// and as a relay's one connection, and then with curl to /dev/null.
+func BenchmarkFetchAgainstCurl(b *testing.B) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		b.Skip("curl is not installed: there is nothing to compare with")
+	}
+	const size = 1 << 30
+	dir := b.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
+		os.Chmod(d, 0o755) // nginx reads as another user
+	}
+	h := image.NewHasher()
+	path := filepath.Join(dir, "rootfs")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	p := make([]byte, image.ChunkSize)
+	for i := range size / image.ChunkSize {
+		for k := 0; k < len(p); k += 512 {
+			p[k], p[k+1] = byte(i), byte(k>>9)
+		}
+		if _, err := io.MultiWriter(f, h).Write(p); err != nil {
+			b.Fatal(err)
+		}
+	}
+	table := h.File(true).Chunks
+	u := nginx(b, dir) + "/rootfs"
+	b.SetBytes(size)
+	var ours, theirs time.Duration
+	for b.Loop() {
+		begun := time.Now()
+		g, _ := impatient(Options{Stall: 5 * time.Second, What: "-"})
+		t, err := blob.New(size, table, 128<<20)
+		if err != nil {
+			b.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- g.Blob(b.Context(), []string{u}, t) }()
+		for off := int64(0); off < size; off += int64(len(p)) {
+			if _, err := t.ReadAt(p, off); err != nil {
+				b.Fatal(err)
+			}
+			t.Release(off, int64(len(p)))
+		}
+		t.Close()
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+		ours += time.Since(begun)
+		begun = time.Now()
+		if out, err := exec.Command(curl, "-sS", "-o", "/dev/null", u).CombinedOutput(); err != nil {
+			b.Fatalf("curl: %v: %s", err, out)
+		}
+		theirs += time.Since(begun)
+	}
+	b.ReportMetric(float64(size)*float64(b.N)/ours.Seconds()/1e6, "fetch-MB/s")
+	b.ReportMetric(float64(size)*float64(b.N)/theirs.Seconds()/1e6, "curl-MB/s")
+	b.ReportMetric(100*theirs.Seconds()/ours.Seconds(), "%-of-curl")
+}
