@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgbuild/image/plan"
 	"imgbuild/profiles/strict"
 	"imgbuild/server/client"
 	"imgbuild/server/ctl"
@@ -36,6 +37,9 @@ is on a disk otherwise is not, unless --wipe names the disk. imgctl plan shows b
 			if done := []string{"", "reboot", "kexec", "poweroff", "wait"}; !slices.Contains(done, o.Done) {
 				return usageError{fmt.Errorf("--done %s: there are %s%s", o.Done, strict.List(done[1:], "and"), strict.DidYouMean(o.Done, done[1:]))}
 			}
+			if o.Transport != "" && !plan.Transport(o.Transport).Valid() {
+				return usageError{fmt.Errorf("--transport %s: there are %s%s", o.Transport, strict.List(transports(), "and"), strict.DidYouMean(o.Transport, transports()))}
+			}
 			sns, err := t.SNs(args)
 			if err != nil {
 				return err
@@ -49,12 +53,18 @@ is on a disk otherwise is not, unless --wipe names the disk. imgctl plan shows b
 	f.StringVar(&o.Reason, "reason", "", "why, in a few words; it is in the diary")
 	diskFlags(c, &o.Disks, &o.Wipe, &o.Unseal, &o.Fresh, &o.Layout)
 	f.StringVar(&o.Done, "done", "", "what the machine does after success: reboot (default), kexec, poweroff or wait")
+	f.StringVar(&o.Transport, "transport", "", "how the root file system comes: relay, http or torrent (default: the server's way)")
 	f.StringVar(&o.Expires, "expires", "", "when nobody needs to come any more: 2h, 3d or '2026-01-31 18:00' (default: the server's)")
 	f.StringSliceVar(&o.Protected, "protected", nil, "name a protected host for the second time; several may be given")
 	_ = c.RegisterFlagCompletionFunc("image", a.completeImages)
 	_ = c.RegisterFlagCompletionFunc("protected", a.completeSNs)
+	_ = c.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions(transports(), cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("done", cobra.FixedCompletions([]string{"reboot", "kexec", "poweroff", "wait"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+func transports() []string {
+	return []string{string(plan.TransportRelay), string(plan.TransportHTTP), string(plan.TransportTorrent)}
 }
 
 // diskFlags are those that say what becomes of disks.

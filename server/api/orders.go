@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imgbuild/image/layout"
+	"imgbuild/image/plan"
 	"imgbuild/server/registry"
 )
 
@@ -24,6 +25,8 @@ type newOrder struct {
 	Layout  *layout.Layout `json:"layout"`
 	Preview bool           `json:"preview"`
 	Done    string         `json:"done"`
+	// Transport is the way the root file system is to come; empty is the server's.
+	Transport plan.Transport `json:"transport"`
 	// Expires is when nobody needs to come any more.
 	Expires time.Time `json:"expires"`
 	// Protected names a protected host for the second time.
@@ -51,7 +54,7 @@ func (a *API) createOrder(w http.ResponseWriter, r *http.Request) {
 // order completes what a person says: the release by its whole name, when it expires, whose order it is.
 func (a *API) order(r *http.Request, n newOrder) (registry.Order, int, error) {
 	o := registry.Order{SN: n.SN, Image: n.Image, Reason: n.Reason, Disks: n.Disks, Wipe: n.Wipe, Unseal: n.Unseal, Fresh: n.Fresh, Layout: n.Layout,
-		Preview: n.Preview, Done: n.Done, Expires: n.Expires, By: who(r).name}
+		Preview: n.Preview, Done: n.Done, Transport: n.Transport, Expires: n.Expires, By: who(r).name}
 	switch {
 	case n.Disk != "" && len(n.Disks) > 0:
 		return o, 0, refuse(http.StatusUnprocessableEntity, "disk", "disks names them already")

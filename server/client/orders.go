@@ -25,6 +25,8 @@ type NewOrder struct {
 	Layout  *layout.Layout `json:"layout,omitempty"`
 	Preview bool           `json:"preview,omitempty"`
 	Done    string         `json:"done,omitempty"` // reboot (default), kexec, poweroff, wait
+	// Transport is http, relay or torrent; empty is the server's.
+	Transport plan.Transport `json:"transport,omitempty"`
 	// Expires is when nobody needs to come any more; zero leaves it to the server.
 	Expires time.Time `json:"expires,omitzero"`
 	// Protected names a protected host for the second time: its serial number again.

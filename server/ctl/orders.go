@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"imgbuild/image/plan"
 	"imgbuild/server/client"
 	"imgbuild/server/ctl/show"
 	"imgbuild/server/registry"
@@ -25,6 +26,8 @@ type Install struct {
 	// Layout is a preset's name or a file with a layout; empty: each host's own.
 	Layout string
 	Done   string
+	// Transport is http, relay or torrent; empty is the server's.
+	Transport string
 	// Expires is a duration from now, as 2h or 3d, or a time as 2026-01-31 18:00; empty leaves it to the server.
 	Expires string
 	// Protected are the protected hosts among them, named for the second time.
@@ -55,7 +58,7 @@ func (t *Tool) Install(ctx context.Context, sns []string, o Install) error {
 		return err
 	}
 	out, err := each(ctx, t, "orders made", sns, itself, func(ctx context.Context, sn string) (*registry.Order, error) {
-		n := client.NewOrder{SN: sn, Image: o.Image, Reason: o.Reason, Disks: o.Disks, Wipe: o.Wipe, Unseal: o.Unseal, Fresh: o.Fresh, Layout: declared, Done: o.Done, Expires: expires}
+		n := client.NewOrder{SN: sn, Image: o.Image, Reason: o.Reason, Disks: o.Disks, Wipe: o.Wipe, Unseal: o.Unseal, Fresh: o.Fresh, Layout: declared, Done: o.Done, Transport: plan.Transport(o.Transport), Expires: expires}
 		if slices.Contains(o.Protected, sn) {
 			n.Protected = sn
 		}
@@ -224,7 +227,7 @@ func (t *Tool) showOrder(ctx context.Context, o *registry.Order) error {
 	for _, f := range [][2]string{
 		{"order", o.ID}, {"sn", o.SN}, {"image", o.Image}, {"state", string(o.State)}, {"by", o.By}, {"reason", o.Reason},
 		{"preview", yes(o.Preview)}, {"disks", strings.Join(o.Disks, " ")}, {"wipe", strings.Join(o.Wipe, " ")},
-		{"unseal", strings.Join(o.Unseal, " ")}, {"fresh", yes(o.Fresh)}, {"layout", layoutText(o.Layout)}, {"done", o.Done}, {"created", when(o.Created)},
+		{"unseal", strings.Join(o.Unseal, " ")}, {"fresh", yes(o.Fresh)}, {"layout", layoutText(o.Layout)}, {"done", o.Done}, {"transport", string(o.Transport)}, {"created", when(o.Created)},
 		{"expires", when(o.Expires)}, {"consumed", when(o.Consumed)}, {"started", when(o.Started)}, {"ended", when(o.Ended)},
 	} {
 		if f[1] != "" {

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -37,7 +38,7 @@ func installation(q *claim, r *releases.Release, action plan.Action, transport p
 		Host:         plan.Host{Hostname: h.Hostname, Network: network, SerialConsole: h.SerialConsole, Users: h.Users, Files: h.Files, Metadata: h.Metadata},
 		CheckNetwork: checkNetwork(h, network),
 	}
-	p.Transport = transport
+	p.Transport = cmp.Or(o.Transport, transport)
 	for _, m := range mirrors {
 		p.Mirrors = append(p.Mirrors, m+r.Ref()+"/")
 	}

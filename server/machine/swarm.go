@@ -70,7 +70,7 @@ func (s *Server) who(r *http.Request, o *registry.Order) (swarm.Machine, error) 
 	if err != nil {
 		return swarm.Machine{}, refuse(http.StatusBadRequest, "%v", err)
 	}
-	m := swarm.Machine{Order: o.ID, SN: o.SN, Image: o.Image, Address: boot.Client(r), Transport: cmp.Or(s.o.Transport, plan.TransportHTTP), Base: base}
+	m := swarm.Machine{Order: o.ID, SN: o.SN, Image: o.Image, Address: boot.Client(r), Transport: cmp.Or(o.Transport, s.o.Transport, plan.TransportHTTP), Base: base}
 	if s.o.Swarm.Has(o.ID) {
 		return m, nil
 	}

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"imgbuild/image/plan"
 )
 
 // OrderLife is how long an order waits for its machine where nobody says otherwise.
@@ -19,13 +21,13 @@ type conflictError string
 func (e conflictError) Error() string        { return string(e) }
 func (e conflictError) Is(target error) bool { return target == ErrConflict }
 
-const orderColumns = `id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, state, boot, seq, lost, created, expires, consumed, started, heard, finished, ended`
+const orderColumns = `id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, transport, state, boot, seq, lost, created, expires, consumed, started, heard, finished, ended`
 
 func scanOrder(row scanner) (Order, error) {
 	var o Order
 	var names, fresh, preview, lost, created, expires, consumed, started, heard, finished, ended int64
-	var disk, disks, wipe, unseal, declared, state string
-	err := row.Scan(&o.ID, &o.SN, &o.Image, &o.By, &o.Reason, &names, &disk, &disks, &wipe, &unseal, &fresh, &declared, &preview, &o.Done, &state, &o.Boot, &o.seq, &lost,
+	var disk, disks, wipe, unseal, declared, transport, state string
+	err := row.Scan(&o.ID, &o.SN, &o.Image, &o.By, &o.Reason, &names, &disk, &disks, &wipe, &unseal, &fresh, &declared, &preview, &o.Done, &transport, &state, &o.Boot, &o.seq, &lost,
 		&created, &expires, &consumed, &started, &heard, &finished, &ended)
 	if err != nil {
 		return o, err
@@ -44,6 +46,7 @@ func scanOrder(row scanner) (Order, error) {
 	if disk != "" {
 		o.Disks = []string{disk} // of an order from before schema 2
 	}
+	o.Transport = plan.Transport(transport)
 	o.State, o.Names, o.Lost, o.Fresh, o.Preview = OrderState(state), int(names), lost != 0, fresh != 0, preview != 0
 	o.Created, o.Expires, o.Consumed, o.Started = moment(created), moment(expires), moment(consumed), moment(started)
 	o.Heard, o.Finished, o.Ended = moment(heard), moment(finished), moment(ended)
@@ -82,7 +85,7 @@ func (s *Store) CreateOrder(ctx context.Context, o Order, names int) (order *Ord
 			return err
 		}
 		made := Order{ID: newID(), SN: o.SN, Image: o.Image, By: strings.TrimSpace(o.By), Reason: strings.TrimSpace(o.Reason), Disks: o.Disks, Wipe: o.Wipe,
-			Unseal: o.Unseal, Fresh: o.Fresh, Layout: o.Layout, Preview: o.Preview, Done: o.Done, State: OrderOpen, Names: names, Created: t.now, Expires: o.Expires}
+			Unseal: o.Unseal, Fresh: o.Fresh, Layout: o.Layout, Preview: o.Preview, Done: o.Done, Transport: o.Transport, State: OrderOpen, Names: names, Created: t.now, Expires: o.Expires}
 		if made.Image == "" {
 			made.Image = h.Image
 		}
@@ -159,9 +162,9 @@ func (t *tx) insertOrder(ctx context.Context, o Order, prior State) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, `INSERT INTO orders (id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, state, prior, rack, boot, seq, turn, queued, lost, gone, created, expires, consumed, started, heard, finished, ended, made)
-		VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, ?, ?, 0, 0, 0, 0, 0, ?)`,
-		o.ID, o.SN, o.Image, o.By, o.Reason, o.Names, texts[0], texts[1], texts[2], flag(o.Fresh), texts[3], flag(o.Preview), o.Done, string(o.State), string(prior), stamp(o.Created), stamp(o.Expires), made)
+	_, err = t.exec(ctx, `INSERT INTO orders (id, sn, image, person, reason, names, disk, disks, wipe, unseal, fresh, layout, preview, finally, transport, state, prior, rack, boot, seq, turn, queued, lost, gone, created, expires, consumed, started, heard, finished, ended, made)
+		VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, ?, ?, 0, 0, 0, 0, 0, ?)`,
+		o.ID, o.SN, o.Image, o.By, o.Reason, o.Names, texts[0], texts[1], texts[2], flag(o.Fresh), texts[3], flag(o.Preview), o.Done, string(o.Transport), string(o.State), string(prior), stamp(o.Created), stamp(o.Expires), made)
 	return err
 }
 

@@ -50,6 +50,9 @@ func (o *Order) validate(h *stored, now time.Time) error {
 	default:
 		e.add("done", "%q is none of reboot, kexec, poweroff and wait", o.Done)
 	}
+	if o.Transport != "" && !o.Transport.Valid() {
+		e.add("transport", "%q is none of http, relay and torrent", o.Transport)
+	}
 	if o.Preview && o.Done != "" {
 		e.add("done", "after a preview the machine boots its disk: leave it out")
 	}

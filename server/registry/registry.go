@@ -113,9 +113,11 @@ type Order struct {
 	// Layout, if given, takes the place of the host's and the release's.
 	Layout *layout.Layout `json:"layout,omitempty"`
 	// Preview makes the machine say what an installation would do, and do nothing. The host stays in the state that it has.
-	Preview bool       `json:"preview,omitempty"`
-	Done    string     `json:"done,omitempty"` // reboot (default), kexec, poweroff, wait
-	State   OrderState `json:"state"`
+	Preview bool   `json:"preview,omitempty"`
+	Done    string `json:"done,omitempty"` // reboot (default), kexec, poweroff, wait
+	// Transport is the way the root file system is to come; empty is the server's.
+	Transport plan.Transport `json:"transport,omitempty"`
+	State     OrderState     `json:"state"`
 	// Names is how often the person named the host: a protected host wants 2.
 	Names int `json:"names,omitempty"`
 

@@ -73,7 +73,7 @@ func (w *swarm) planFor(t plan.Transport, now time.Time) {
 		case m.claim == originID:
 			previous[m.Order] = ""
 		case m.claim != "" && now.Before(w.settled):
-			n.done = true // it goes on as it does until the one that it reads from is known
+			continue // it goes on as it does until the one that it reads from is known
 		}
 		nodes = append(nodes, n)
 	}

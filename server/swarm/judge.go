@@ -75,7 +75,6 @@ func (w *swarm) judge(now time.Time) {
 		if m.said.Rate > w.best {
 			w.best = m.said.Rate
 		}
-		m.notes(now)
 	}
 	for _, m := range w.ordered {
 		switch {

@@ -44,6 +44,7 @@ func (m *member) take(who Machine, r plan.Swarm, now time.Time) {
 		m.doneAt = now
 	}
 	m.said, m.heard = r, now
+	m.notes(now)
 }
 
 // blame finds machines that served a bad chunk to this one, and has nobody read from them again. Only who was told to read
