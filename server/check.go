@@ -219,6 +219,9 @@ func (k *checker) ports(ctx context.Context) {
 	if k.c.TLS.On() {
 		k.taken("HTTPS", k.c.TLS.Listen, dhcp.TakenAddress(ctx, "tcp", k.c.TLS.Listen))
 	}
+	if *k.c.Torrent.Enabled {
+		k.taken("BitTorrent", k.c.Torrent.Listen, dhcp.TakenAddress(ctx, "tcp", k.c.Torrent.Listen))
+	}
 	if *k.c.TFTP.Enabled {
 		k.taken("TFTP", k.c.TFTP.Listen, dhcp.TakenAddress(ctx, "udp4", k.c.TFTP.Listen))
 	}
@@ -327,7 +330,7 @@ func (k *checker) url(ctx context.Context) {
 	if k.c.URL == "" {
 		return
 	}
-	if l, err := listen(ctx, k.c.Listen); err == nil {
+	if l, err := listen(ctx, "HTTP", k.c.Listen); err == nil {
 		h := &http.Server{ReadHeaderTimeout: headerTime, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"status":"ok"}`) // our own question, which is asked again if this fails
 		})}

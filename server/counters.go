@@ -13,6 +13,7 @@ type counters struct {
 	s                              *Server
 	dhcp, tftp, scripts, machines  *prometheus.Desc
 	tftpActive, poolSize, poolUsed *prometheus.Desc
+	seedSent, seedPeers, seedFiles *prometheus.Desc
 }
 
 func newCounters(s *Server) *counters {
@@ -26,6 +27,9 @@ func newCounters(s *Server) *counters {
 		scripts:    of("imgserve_boot_scripts_total", "Boot scripts by what they do; failed ones boot the disk since the registry or the catalogue failed.", "kind"),
 		machines:   of("imgserve_machines_total", "What machines asked and told, and what became of it.", "event"),
 		tftpActive: of("imgserve_tftp_active", "TFTP transfers under way."),
+		seedSent:   of("imgserve_torrent_sent_bytes_total", "Bytes of root file systems that went out by BitTorrent."),
+		seedPeers:  of("imgserve_torrent_peers", "BitTorrent clients that are connected."),
+		seedFiles:  of("imgserve_torrent_releases", "Releases that are given away by BitTorrent now."),
 		poolSize:   of("imgserve_dhcp_pool_addresses", "Addresses in a subnet's ranges.", "subnet"),
 		poolUsed:   of("imgserve_dhcp_pool_used", "Addresses of a subnet that are leased, offered or in use by others.", "subnet"),
 	}
@@ -33,7 +37,7 @@ func newCounters(s *Server) *counters {
 
 // Describe is part of prometheus.Collector.
 func (c *counters) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.dhcp, c.tftp, c.scripts, c.machines, c.tftpActive, c.poolSize, c.poolUsed} {
+	for _, d := range []*prometheus.Desc{c.dhcp, c.tftp, c.scripts, c.machines, c.tftpActive, c.poolSize, c.poolUsed, c.seedSent, c.seedPeers, c.seedFiles} {
 		ch <- d
 	}
 }
@@ -48,6 +52,12 @@ func (c *counters) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(c.poolSize, prometheus.GaugeValue, float64(p.Size), p.Subnet.String())
 			ch <- prometheus.MustNewConstMetric(c.poolUsed, prometheus.GaugeValue, float64(p.Active), p.Subnet.String())
 		}
+	}
+	if c.s.torrent.seeds() {
+		n := c.s.torrent.seed.Stats()
+		ch <- prometheus.MustNewConstMetric(c.seedSent, prometheus.CounterValue, float64(n.Sent))
+		ch <- prometheus.MustNewConstMetric(c.seedPeers, prometheus.GaugeValue, float64(n.Peers))
+		ch <- prometheus.MustNewConstMetric(c.seedFiles, prometheus.GaugeValue, float64(n.Releases))
 	}
 	if c.s.tftp != nil {
 		n := c.s.tftp.Counters()

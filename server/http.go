@@ -36,8 +36,8 @@ type listener struct {
 	scheme string
 }
 
-// listen listens for TCP. The error names the port, who has it, and what it takes.
-func listen(ctx context.Context, address string) (net.Listener, error) {
+// listen listens for TCP, for what is served there. The error names the port, who has it, and what it takes.
+func listen(ctx context.Context, what, address string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		controlErr := c.Control(func(fd uintptr) {
@@ -49,7 +49,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	if err == nil {
 		return l, nil
 	}
-	return nil, portError("HTTP", "tcp", address, err)
+	return nil, portError(what, "tcp", address, err)
 }
 
 // portError says why a port cannot be had and what to do about it.

@@ -29,6 +29,7 @@ import (
 	"imgbuild/server/releases"
 	"imgbuild/server/swarm"
 	"imgbuild/server/tftp"
+	"imgbuild/server/tracker"
 )
 
 // stopTime is how long downloads that run may take after the server was asked to stop. Machines ask for the rest again.
@@ -55,6 +56,7 @@ type Server struct {
 	boot      *boot.Server
 	machine   *machine.Server
 	swarm     *swarm.Server
+	torrent   bitTorrent
 	api       *api.API
 	dhcp      *dhcp.Server // nil without
 	tftp      *tftp.Server // nil without
@@ -126,20 +128,21 @@ func (s *Server) openRegistry(ctx context.Context) error {
 // openSockets listens for HTTP, and sees whether DHCP and TFTP will have their ports.
 func (s *Server) openSockets(ctx context.Context) error {
 	var errs []error
-	l, err := listen(ctx, s.c.Listen)
+	l, err := listen(ctx, "HTTP", s.c.Listen)
 	if err == nil {
 		s.listeners = append(s.listeners, listener{Listener: l, scheme: "http"})
 		s.closers = append(s.closers, func() error { return closed(l.Close()) })
 	}
 	errs = append(errs, err)
 	if s.certs != nil {
-		l, err := listen(ctx, s.c.TLS.Listen)
+		l, err := listen(ctx, "HTTPS", s.c.TLS.Listen)
 		if err == nil {
 			s.listeners = append(s.listeners, listener{Listener: l, scheme: "https"})
 			s.closers = append(s.closers, func() error { return closed(l.Close()) })
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, s.openTorrent(ctx))
 	errs = append(errs, s.tryPorts(ctx)...)
 	return errors.Join(errs...)
 }
@@ -155,11 +158,23 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.boot, err = boot.New(boot.Options{Registry: s.store, Images: s.catalogue, Key: key.Public(), URL: s.c.URL, Policy: policy, Log: s.log}); err != nil {
 		return err
 	}
-	mirrors := s.mirrors()
-	rates := swarm.Rates{Global: int64(s.c.Rates.Global), PerSubnet: int64(s.c.Rates.PerSubnet), PerMachine: int64(s.c.Rates.PerMachine)}
-	if s.swarm, err = swarm.New(ctx, swarm.Options{Registry: s.store, Key: key, Mirrors: mirrors, Rates: rates, Log: s.log}); err != nil {
+	if err := s.assembleTorrent(ctx); err != nil {
 		return err
 	}
+	mirrors := s.mirrors()
+	rates := swarm.Rates{Global: int64(s.c.Rates.Global), PerSubnet: int64(s.c.Rates.PerSubnet), PerMachine: int64(s.c.Rates.PerMachine)}
+	planned := swarm.Options{Registry: s.store, Key: key, Mirrors: mirrors, Rates: rates, Log: s.log}
+	if s.torrent.seeds() {
+		planned.Seed = &s.torrent
+	}
+	if s.swarm, err = swarm.New(ctx, planned); err != nil {
+		return err
+	}
+	tracked := tracker.Options{Torrents: s.torrent.index, Neighbours: s.swarm.Neighbours}
+	if s.torrent.seeds() {
+		tracked.Seed = &s.torrent
+	}
+	s.torrent.tracker = tracker.New(tracked)
 	s.machine, err = machine.New(machine.Options{
 		Registry: s.store, Images: s.catalogue, Key: key, URL: s.c.URL, Policy: policy, Limits: limits,
 		Swarm: s.swarm, Transport: plan.Transport(s.c.Transport), Mirrors: mirrors, Log: s.log,
@@ -187,6 +202,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		Handlers: api.Handlers{
 			IPXE: s.boot.IPXE(), GRUB: s.boot.GRUB(), Loaders: http.StripPrefix("/boot/loader/", files), Images: s.catalogue,
 			Claim: s.machine.Claim(), Events: s.machine.Events(), Swarm: s.machine.Swarm(), Booted: s.machine.Booted(),
+			Torrent: s.torrent.index, Announce: s.torrent.tracker.Announce(), Scrape: s.torrent.tracker.Scrape(),
 		},
 	})
 	if err != nil {
@@ -215,6 +231,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return s.machine.Run(running) })
 	g.Go(func() error { return s.swarm.Run(running) })
 	g.Go(func() error { return s.tidy(running) })
+	g.Go(func() error { return s.torrent.index.Run(running) })
+	if s.torrent.seeds() {
+		g.Go(func() error { return s.tendSeed(running) })
+	}
 	if s.dhcp != nil {
 		g.Go(func() error { return named("DHCP", s.dhcp.Run(running)) })
 	}
@@ -298,6 +318,9 @@ func (s *Server) status() string {
 	}
 	if s.tftp != nil {
 		text += ", TFTP"
+	}
+	if s.torrent.seeds() {
+		text += ", BitTorrent on " + s.torrent.listener.Addr().String()
 	}
 	return text
 }

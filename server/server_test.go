@@ -134,6 +134,7 @@ func TestEveryRouteOfTheWholeServerIsDeniedWithoutCredentials(t *testing.T) {
 	public := map[string]bool{
 		"GET /healthz": true, "GET /readyz": true, "GET /openapi.json": true,
 		"GET /boot/ipxe": true, "GET /boot/grub.cfg": true, "GET /boot/loader/{file}": true, "GET /images/{name}/{version}/{file}": true,
+		"GET /torrent/{name}/{file}": true, "GET /announce": true, "GET /scrape": true,
 	}
 	s := start(t, configuration(t))
 	routes := s.api.Routes()

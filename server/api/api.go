@@ -59,14 +59,17 @@ type Catalogue interface {
 
 // Handlers are those of other packages. Machine's handlers ask for the boot's nonce or the installation's token themselves.
 type Handlers struct {
-	IPXE    http.Handler // GET /boot/ipxe
-	GRUB    http.Handler // GET /boot/grub.cfg
-	Loaders http.Handler // GET /boot/loader/{file}
-	Images  http.Handler // GET /images/{name}/{version}/{file}
-	Claim   http.Handler // POST plan.ClaimPath
-	Events  http.Handler // POST plan.EventsPath
-	Swarm   http.Handler // POST plan.SwarmPath
-	Booted  http.Handler // POST plan.BootedPath
+	IPXE     http.Handler // GET /boot/ipxe
+	GRUB     http.Handler // GET /boot/grub.cfg
+	Loaders  http.Handler // GET /boot/loader/{file}
+	Images   http.Handler // GET /images/{name}/{version}/{file}
+	Torrent  http.Handler // GET /torrent/{name}/{file}
+	Announce http.Handler // GET torrent.AnnouncePath
+	Scrape   http.Handler // GET /scrape
+	Claim    http.Handler // POST plan.ClaimPath
+	Events   http.Handler // POST plan.EventsPath
+	Swarm    http.Handler // POST plan.SwarmPath
+	Booted   http.Handler // POST plan.BootedPath
 }
 
 // Options are what an API is made of. Store, Catalogue, Swarm and Handlers are required.

@@ -14,6 +14,7 @@ func public() []string {
 	return []string{
 		"GET /healthz", "GET /readyz", "GET /openapi.json",
 		"GET /boot/ipxe", "GET /boot/grub.cfg", "GET /boot/loader/{file}", "GET /images/{name}/{version}/{file}",
+		"GET /torrent/{name}/{file}", "GET /announce", "GET /scrape",
 	}
 }
 

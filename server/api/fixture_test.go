@@ -81,7 +81,7 @@ func serve(t testing.TB, change ...func(*Options)) *service {
 	}
 	o := Options{
 		Store: store, Catalogue: catalogue, Swarm: planner, Log: logger, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
-		Handlers: Handlers{IPXE: other, GRUB: other, Loaders: other, Images: catalogue, Claim: other, Events: other, Swarm: other, Booted: other},
+		Handlers: Handlers{IPXE: other, GRUB: other, Loaders: other, Images: catalogue, Torrent: other, Announce: other, Scrape: other, Claim: other, Events: other, Swarm: other, Booted: other},
 	}
 	for _, c := range change {
 		c(&o)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"imgbuild/image/plan"
+	"imgbuild/image/torrent"
 	"imgbuild/server/registry"
 )
 
@@ -42,6 +43,9 @@ func (a *API) Routes() []Route {
 		{"GET /boot/grub.cfg", Public, false, h.GRUB},
 		{"GET /boot/loader/{file}", Public, false, h.Loaders},
 		{"GET /images/{name}/{version}/{file}", Public, false, h.Images},
+		{"GET /torrent/{name}/{file}", Public, false, h.Torrent},
+		{"GET " + torrent.AnnouncePath, Public, false, h.Announce},
+		{"GET /scrape", Public, false, h.Scrape},
 		{"POST " + plan.ClaimPath, Machine, false, h.Claim},
 		{"POST " + plan.EventsPath, Machine, false, h.Events},
 		{"POST " + plan.SwarmPath, Machine, false, h.Swarm},

@@ -49,6 +49,7 @@ func (x *checker) all() {
 	x.dhcp()
 	x.times()
 	x.tls()
+	x.torrent()
 	x.loaders()
 	for i, p := range x.c.LegacyClients {
 		for j, other := range x.c.LegacyClients[:i] {

@@ -49,6 +49,9 @@ type Config struct {
 	Mirrors []string `yaml:"mirrors,omitempty" check:"mirror"`
 	// Rates are how fast machines may read, until imgctl rates says otherwise.
 	Rates Rates `yaml:"rates,omitempty"`
+	// Torrent is BitTorrent's side of the server. Its tracker, at /announce, and /torrent/NAME/VERSION.torrent, for people who
+	// start a client of their own, are there whatever is said here, for the releases in images alone.
+	Torrent Torrent `yaml:"torrent,omitempty"`
 	// DHCP says what is done with the questions of machines that start.
 	DHCP DHCP `yaml:"dhcp,omitempty"`
 	// TFTP hands out boot loaders, and nothing else.

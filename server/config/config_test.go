@@ -61,6 +61,8 @@ func TestMistakesAreReportedAllAtOnceWithTheirPlaces(t *testing.T) {
 		"a certificate without its key":   {"images: /i\ntls: {cert: c.pem}\n", "imgserve.yaml:2:1: tls.key is missing: the private key of tls.cert"},
 		"two kinds of certificates":       {"images: /i\ntls: {cert: c.pem, key: k.pem, self: true}\n", "imgserve.yaml:2:32: tls.self is true, and there is a certificate already: give either self, or cert and key"},
 		"HTTPS without a certificate":     {"images: /i\ntls: {listen: \":443\"}\n", "imgserve.yaml:2:7: tls.listen is given, and there is no certificate: add self: true, or cert and key"},
+		"BitTorrent where HTTP is":        {"images: /i\ntransport: torrent\ntorrent: {listen: \":8080\"}\n", "imgserve.yaml:3:11: torrent.listen is :8080, where HTTP is (listen)"},
+		"BitTorrent where HTTPS is":       {"images: /i\ntls: {self: true}\ntorrent: {listen: \":8443\", enabled: true}\n", "imgserve.yaml:3:11: torrent.listen is :8443, where HTTPS is (tls.listen)"},
 		"HTTPS where HTTP is":             {"images: /i\nlisten: 10.1.0.1:8443\ntls: {self: true}\n", "imgserve.yaml:3:1: tls.listen is :8443, where HTTP is (listen)"},
 		"GRUB without Secure Boot":        {"images: /i\nloaders: {files: {grubx64.efi: g.efi}}\n", "imgserve.yaml:2:19: loaders.files[\"grubx64.efi\"] is for Secure Boot: add secure_boot: true to loaders"},
 		"a loader that there isn't":       {"images: /i\nloaders: {files: {ipxe.elf: g}}\n", "imgserve.yaml:2:19: a name in loaders.files is \"ipxe.elf\"; it can be undionly.kpxe, ipxe.efi, ipxe-arm64.efi, ipxe-ia32.efi, shimx64.efi, grubx64.efi, shimaa64.efi or grubaa64.efi; did you mean ipxe.efi?"},
@@ -113,6 +115,9 @@ limits:
   per_rack: 0
   per_image: 0
 transport: relay
+torrent:
+  enabled: false
+  listen: ":6881"
 dhcp:
   mode: proxy
   probe: true
@@ -255,7 +260,7 @@ func TestTheLoadersAreThoseOfTFTP(t *testing.T) {
 }
 
 func TestEveryKeyIsDescribedAndChecked(t *testing.T) {
-	docs, err := strict.ReadDocs("config.go", typesSource)
+	docs, err := descriptions()
 	if err != nil {
 		t.Fatal(err)
 	}

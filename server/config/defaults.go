@@ -31,6 +31,7 @@ func (c *Config) fillDefaults(s Surroundings) {
 	fillInt(&c.Limits.PerRack, 0)
 	fillInt(&c.Limits.PerImage, 0)
 	fill(&c.Transport, "relay")
+	c.Torrent.fillDefaults(c.Transport)
 	switch {
 	case c.DHCP.Mode != "":
 	case len(c.DHCP.Subnets) > 0:

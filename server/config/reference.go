@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	_ "embed"
+	"maps"
 	"reflect"
 
 	"imgbuild/profiles/strict"
@@ -18,8 +19,19 @@ var typesSource string
 //go:embed reference.md
 var referenceHead string
 
-func schema() (*strict.Schema, error) {
+// descriptions are the comments of the types.
+func descriptions() (map[string]string, error) {
 	docs, err := strict.ReadDocs("config.go", typesSource)
+	if err != nil {
+		return nil, err
+	}
+	more, err := strict.ReadDocs("torrent.go", torrentSource)
+	maps.Copy(docs, more)
+	return docs, err
+}
+
+func schema() (*strict.Schema, error) {
+	docs, err := descriptions()
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,7 @@ func (s *Server) Resume() error {
 		Store: s.Store, Catalogue: s.catalogue, Swarm: s.Swarm, Log: silent, Limits: registry.SlotLimits{Global: 2, PerRack: 1},
 		Handlers: api.Handlers{
 			IPXE: http.NotFoundHandler(), GRUB: http.NotFoundHandler(), Loaders: http.NotFoundHandler(), Images: s.catalogue,
+			Torrent: http.NotFoundHandler(), Announce: http.NotFoundHandler(), Scrape: http.NotFoundHandler(),
 			Claim: http.NotFoundHandler(), Events: http.NotFoundHandler(), Swarm: http.NotFoundHandler(), Booted: http.NotFoundHandler(),
 		},
 	})
