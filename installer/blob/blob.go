@@ -87,6 +87,7 @@ type Blob struct {
 	keeping bool          // what comes is to be stored
 	refused bool          // the store failed: it takes no more
 	toStore []int         // chunks for the keeper, in the order in which they came
+	storing bool          // the keeper puts a chunk into the store
 	more    chan struct{} // holds a token when the keeper has to look
 	keeper  sync.WaitGroup
 }

@@ -96,7 +96,8 @@ func (b *Blob) firstSpare() (i int, ok bool) {
 }
 
 // room says whether one more chunk may be claimed, after evicting one if need be. For a chunk in demand (needed), any
-// chunk that nobody holds at the moment gives way.
+// chunk that nobody holds at the moment gives way, unless one is about to be spare because it is being stored: what others need
+// is not dropped because the own reader is faster than the store.
 func (b *Blob) room(needed bool) bool {
 	if b.reserve < b.limit {
 		return true
@@ -105,7 +106,7 @@ func (b *Blob) room(needed bool) bool {
 		b.evict(i)
 		return true
 	}
-	if !needed {
+	if !needed || b.storing || b.storeDue() {
 		return false
 	}
 	victim, victimClass := -1, keepAlways

@@ -95,6 +95,7 @@ func (b *Blob) keep() {
 		}
 		err := b.store.Put(i, data)
 		b.mu.Lock()
+		b.storing = false
 		if err == nil {
 			b.markStored(i)
 		} else {
@@ -112,16 +113,22 @@ func (b *Blob) keep() {
 // nextToStore takes the chunk that came first of those that are to be stored, with its bytes, which it holds on to. There
 // is none as long as half of the memory holds all that is not stored.
 func (b *Blob) nextToStore() (int, []byte) {
-	onTheWay := b.reserve - len(b.here)
-	for len(b.toStore) > 0 && b.limit < len(b.chunks) && b.bare+onTheWay > b.limit/2 {
+	for b.storeDue() {
 		i := b.toStore[0]
 		b.toStore = b.toStore[1:]
 		if c := &b.chunks[i]; c.state == present && !c.stored {
 			c.views++
+			b.storing = true
 			return i, c.data
 		}
 	}
 	return 0, nil
+}
+
+// storeDue says whether there is a chunk that is to be stored now.
+func (b *Blob) storeDue() bool {
+	onTheWay := b.reserve - len(b.here)
+	return len(b.toStore) > 0 && b.limit < len(b.chunks) && b.bare+onTheWay > b.limit/2
 }
 
 func (b *Blob) markStored(i int) {

@@ -1,4 +1,3 @@
-// Package transfer brings the root file system to this machine, and passes it on to others.
 package transfer
 
 import (

@@ -1,0 +1,241 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"imgbuild/image/plan"
+	"imgbuild/installer/control"
+	"imgbuild/installer/fetch"
+	"imgbuild/installer/report"
+	"imgbuild/installer/spill"
+)
+
+// Limits of what waits for the server, or for others.
+const (
+	firstAnswer  = 3 * time.Second  // to hear from whom to read before the origin is asked
+	answerLimit  = 5 * time.Second  // for each question after it
+	torrentQuiet = 5 * time.Second  // without a byte by BitTorrent, until the origin is asked too
+	lingerLimit  = 2 * time.Minute  // to stay for others
+	lingerAlone  = 15 * time.Second // to stay when the server does not answer
+)
+
+// ask tells the server how it goes and does what it answers. It reports whether there was an answer.
+func (t *Transfer) ask(ctx context.Context, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var u plan.Upstreams
+	err := t.o.Server.Post(ctx, plan.SwarmPath, t.o.Token, t.state(), &u)
+	if err == nil {
+		err = u.Validate()
+	}
+	if err != nil {
+		t.unanswered(err)
+		return false
+	}
+	t.mu.Lock()
+	if len(u.Upstreams) == 0 {
+		u.Upstreams = t.plan.Upstreams // it is to go on as it does
+	}
+	t.plan, t.heard, t.warned = u, time.Now(), false
+	t.mu.Unlock()
+	t.apply(u)
+	return true
+}
+
+// unanswered says once what is wrong with the server.
+func (t *Transfer) unanswered(err error) {
+	t.mu.Lock()
+	said := t.warned
+	t.warned = true
+	t.mu.Unlock()
+	var refused *control.Refused
+	switch {
+	case said:
+	case errors.As(err, &refused):
+		t.o.Report.Warn("ask the server from whom to read the root file system: %v; going on with what is known", err)
+	default:
+		t.o.Report.Warn("ask the server from whom to read the root file system: it does not answer (%v); going on with what is known, and asking again", err)
+	}
+}
+
+// state is what the server is told.
+func (t *Transfer) state() plan.Swarm {
+	s := t.b.Stats()
+	t.mu.Lock()
+	done := t.done
+	t.mu.Unlock()
+	t.meter.Set(s.Arrived)
+	out := plan.Swarm{
+		Schema: plan.Schema, Total: s.Size, Got: s.Arrived, Held: s.Held, Rate: t.meter.Progress().Rate, Full: s.Full,
+		Done: done || s.Arrived == s.Size, Sources: t.Sources(),
+	}
+	if t.relay != nil {
+		r := t.relay.Stats()
+		out.Port, out.Sent, out.SendRate = t.relay.Port(), r.Sent, r.Rate
+	}
+	if t.torrent != nil {
+		out.PeerPort, out.PeerID = t.torrent.PeerPort(), t.torrent.PeerID()
+	}
+	if out.Sources == nil {
+		out.Sources = []plan.SwarmSource{}
+	}
+	return out
+}
+
+// apply does what the server plans.
+func (t *Transfer) apply(u plan.Upstreams) {
+	if t.relay != nil {
+		if len(u.Secret) > 0 {
+			t.relay.SetSecret(u.Secret)
+		}
+		t.relay.SetRate(u.SendRate)
+	}
+	t.fetch.SetRate(u.Rate)
+	if t.torrent != nil {
+		t.torrent.SetPeers(u.Peers)
+		t.torrent.SetRates(u.Rate, u.SendRate)
+	}
+	if u.Keep {
+		t.keep()
+	}
+	t.use()
+}
+
+// keep makes what memory does not hold stay on the disk.
+func (t *Transfer) keep() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.spill != nil || t.o.Spill == "" || t.o.Memory >= t.o.Size || t.b.Err() != nil {
+		return
+	}
+	store, err := spill.New(spill.Options{Dir: t.o.Spill, Size: t.o.Size, Chunks: t.o.Chunks, Reserve: t.o.SpillReserve, Report: t.o.Report})
+	if err != nil {
+		t.o.Report.Warn("%v; other machines read from this one only what its memory holds", err)
+		t.o.Spill = ""
+		return
+	}
+	t.spill = store
+	t.b.Keep(store)
+}
+
+// use gives the fetcher the sources that are to be read from now.
+func (t *Transfer) use() {
+	t.mu.Lock()
+	u := t.plan
+	t.mu.Unlock()
+	if t.torrent != nil && !t.torrentIsQuiet(time.Now()) {
+		t.fetch.Use(nil)
+		return
+	}
+	t.fetch.Use(sources(u.Upstreams, t.origins(), t.o.Transport))
+}
+
+// sources are what the server plans, and the release's own addresses where it names none.
+func sources(planned []plan.Upstream, own []fetch.Source, transport plan.Transport) []fetch.Source {
+	var list []fetch.Source
+	origin := false
+	for i, u := range planned {
+		s := fetch.Source{ID: u.ID, URL: u.URL, Ticket: u.Ticket, Kind: u.Kind, Rate: u.Rate, Tier: i}
+		switch {
+		case u.Kind == plan.SourceOrigin:
+			s.Tier, origin = tierOrigin, true
+		case transport != plan.TransportRelay:
+			continue
+		}
+		list = append(list, s)
+	}
+	if !origin {
+		list = append(list, own...)
+	}
+	return list
+}
+
+// torrentIsQuiet reports whether BitTorrent has brought nothing for a while although something is missing.
+func (t *Transfer) torrentIsQuiet(now time.Time) bool {
+	got := int64(0)
+	for _, s := range t.torrent.Sources() {
+		got += s.Got
+	}
+	s := t.b.Stats()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if got > t.byTorrent || s.Arrived == s.Size {
+		t.byTorrent, t.torrentAt = got, now
+	}
+	return now.Sub(t.torrentAt) >= torrentQuiet
+}
+
+// steer asks the server from time to time, and changes the sources when BitTorrent falls silent or is back.
+func (t *Transfer) steer(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	next, quiet := time.Now(), false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if t.torrent != nil && t.torrentIsQuiet(now) != quiet {
+			quiet = !quiet
+			t.use()
+		}
+		if t.o.Server == nil || now.Before(next) {
+			continue
+		}
+		t.ask(ctx, answerLimit)
+		t.mu.Lock()
+		pause := time.Duration(t.plan.AskSeconds * float64(time.Second))
+		t.mu.Unlock()
+		if pause <= 0 {
+			pause = plan.SwarmSeconds * time.Second
+		}
+		next = now.Add(pause)
+	}
+}
+
+// Linger says that this machine needs nothing more, and stays while the server says that others need it, or, where the server does
+// not answer, while somebody reads from it: for two minutes at most. It returns early when ctx ends.
+func (t *Transfer) Linger(ctx context.Context) {
+	t.mu.Lock()
+	t.done = true
+	t.mu.Unlock()
+	if t.o.Server == nil || t.relay == nil {
+		return
+	}
+	begun, said := time.Now(), false
+	asked := t.ask(ctx, firstAnswer) // now, as its last answer is from before the end
+	tick := time.NewTicker(plan.SwarmSeconds * time.Second)
+	defer tick.Stop()
+	for {
+		t.mu.Lock()
+		stay := t.plan.Linger
+		t.mu.Unlock()
+		readers := t.relay.Stats().Readers
+		waited := time.Since(begun)
+		if !asked {
+			stay = readers > 0 && waited < lingerAlone
+		}
+		if !stay || waited >= lingerLimit {
+			break
+		}
+		if !said {
+			t.o.Report.Info("other machines still read from this one, which stays for them for %s at most; %d read now", report.Duration(lingerLimit), readers)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		t.mu.Lock()
+		asked = time.Since(t.heard) < lingerAlone
+		t.mu.Unlock()
+	}
+	if said {
+		t.o.Report.Info("no other machine needs this one any more: it passed on %s", report.Bytes(t.relay.Stats().Sent))
+	}
+}
