@@ -18,6 +18,7 @@ import (
 	"imgbuild/image/plan"
 	"imgbuild/installer/bootloader/nvram"
 	"imgbuild/installer/cmdline"
+	"imgbuild/installer/control"
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/report"
@@ -38,6 +39,9 @@ type Config struct {
 
 	// What follows is a server's; without one, all of it is zero.
 
+	// Server plans from whom the root file system is read, and is told how that goes, with Token.
+	Server *control.Client
+	Token  string
 	// Layout takes the place of the manifest's.
 	Layout *layout.Layout
 	// Seal is what the boot disks are sealed with, as seal.Sign makes it; nil makes a seal that nobody signed.

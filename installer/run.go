@@ -13,6 +13,7 @@ import (
 	"imgbuild/installer/disk"
 	"imgbuild/installer/fetch"
 	"imgbuild/installer/storage"
+	"imgbuild/installer/transfer"
 )
 
 // run is one installation, or its preview, on its way.
@@ -35,7 +36,8 @@ type run struct {
 	ids        *storage.IDs
 	loaders    []bootloader.Loader
 
-	made            *storage.Made // nil before there is anything to stop
+	made            *storage.Made      // nil before there is anything to stop
+	transfer        *transfer.Transfer // nil but while it goes on
 	mounts          mounts
 	code            map[string]storage.BootCode // by SchemeDisk.Name
 	done            cmdline.Done
@@ -132,6 +134,8 @@ func (r *run) install(ctx context.Context) (_ Result, err error) {
 	if err := r.installLoaders(ctx); err != nil {
 		return Result{}, err
 	}
+	r.transfer.Linger(ctx)
+	r.endTransfer()
 	r.step("flush everything to the disks")
 	if err := r.finish(ctx); err != nil {
 		return Result{}, err
@@ -148,6 +152,7 @@ func (r *run) install(ctx context.Context) (_ Result, err error) {
 
 // cleanUp leaves nothing mounted and nothing of the disks in use, after a failure or success.
 func (r *run) cleanUp(ctx context.Context, err error) error {
+	r.endTransfer()
 	left := r.mounts.unmountAll(r.System.Mounter)
 	if left == nil && r.made != nil {
 		left = r.made.Stop(context.WithoutCancel(ctx))

@@ -2,19 +2,22 @@ package installer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"imgbuild/image"
+	"imgbuild/image/plan"
 	"imgbuild/image/seal"
-	"imgbuild/installer/blob"
 	"imgbuild/installer/bootloader"
 	"imgbuild/installer/bootloader/nvram"
 	"imgbuild/installer/cmdline"
@@ -25,44 +28,115 @@ import (
 	"imgbuild/installer/kexec"
 	"imgbuild/installer/storage"
 	"imgbuild/installer/target"
+	"imgbuild/installer/transfer"
 	"imgbuild/installer/unpack"
 )
 
-// unpack streams the root file system: one goroutine fetches into the blob, the unpacker reads from it.
+// unpack streams the root file system: the transfer feeds its blob, the unpacker reads from it. The transfer goes on
+// afterwards, for other machines, until endTransfer.
 func (r *run) unpack(ctx context.Context) error {
-	f := r.manifest.Files[image.RootfsFile]
-	b, err := blob.New(f.Size, f.Chunks, r.memory.blob)
+	t, err := r.newTransfer(ctx)
 	if err != nil {
 		return err
 	}
-	url, err := fetch.Beside(r.Args.Manifest, image.RootfsFile)
+	r.transfer = t
+	go func() { // ends with the transfer
+		_ = t.Run(ctx) // the blob has its error
+	}()
+	b := t.Blob()
+	stats, err := unpack.Unpack(ctx, b, b.Size(), r.rootDir(), unpack.Options{MaxMemory: r.memory.unpack})
 	if err != nil {
-		return err
-	}
-	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return r.fetcher.Blob(gctx, []string{url}, b) })
-	var stats unpack.Stats
-	group.Go(func() error {
-		var err error
-		stats, err = unpack.Unpack(gctx, b, f.Size, r.rootDir(), unpack.Options{MaxMemory: r.memory.unpack})
-		if err == nil {
-			return b.Close() // the fetcher ends without an error
-		}
-		if cause := b.Err(); cause != nil {
-			return cause // the unpacker only saw what went wrong elsewhere
-		}
-		b.Fail(err)
-		return err
-	})
-	if err := group.Wait(); err != nil {
-		if ctx.Err() != nil {
+		switch cause := b.Err(); {
+		case ctx.Err() != nil:
 			err = context.Cause(ctx)
+		case cause != nil:
+			err = cause // the unpacker only saw what went wrong elsewhere
 		}
 		return fmt.Errorf("install root file system: %w", err)
 	}
-	r.Report.Info("%d files, %d directories, %d links: %s written in %d s", stats.Files, stats.Dirs, stats.Symlinks+stats.HardLinks,
-		probe.Bytes(stats.BytesWritten), int(stats.Elapsed.Seconds()+0.5))
+	r.Report.Info("%d files, %d directories, %d links: %s written in %d s; %s", stats.Files, stats.Dirs, stats.Symlinks+stats.HardLinks,
+		probe.Bytes(stats.BytesWritten), int(stats.Elapsed.Seconds()+0.5), t.Summary())
 	return nil
+}
+
+// newTransfer prepares the transfer of the root file system.
+func (r *run) newTransfer(ctx context.Context) (*transfer.Transfer, error) {
+	f := r.manifest.Files[image.RootfsFile]
+	o := transfer.Options{
+		Report: r.Report, Fetcher: r.fetcher, Size: f.Size, Chunks: f.Chunks, Transport: r.Args.Transport, Memory: r.memory.blob,
+		Server: r.Server, Token: r.Token,
+	}
+	url, err := fetch.Beside(r.Args.Manifest, image.RootfsFile)
+	if err != nil {
+		return nil, err
+	}
+	o.URLs = []string{url}
+	for _, m := range r.Args.Mirrors {
+		o.URLs = append(o.URLs, m+image.RootfsFile)
+	}
+	if o.Transport == plan.TransportTorrent {
+		if o.Metainfo, err = r.metainfo(ctx); err != nil {
+			r.Report.Warn("%v; the root file system comes over HTTP", err)
+			o.Transport = plan.TransportHTTP
+		}
+	}
+	if o.Server != nil {
+		o.Spill, o.SpillReserve = r.roomiest()
+	}
+	var names []string
+	for _, d := range r.written() {
+		names = append(names, filepath.Base(r.looks[d.ID].disk.Path))
+	}
+	o.Ceiling = transfer.Ceiling{Unpacked: r.manifest.UnpackedBytes, Link: transfer.Link(r.System.Sys), Disk: transfer.Disks(r.System.Sys, names)}
+	return transfer.New(o)
+}
+
+// metainfo gets rootfs.torrent, which the manifest vouches for.
+func (r *run) metainfo(ctx context.Context) ([]byte, error) {
+	f, ok := r.manifest.Files[image.TorrentFile]
+	if !ok {
+		return nil, errors.New("get the root file system by BitTorrent: the release has no rootfs.torrent")
+	}
+	url, err := fetch.Beside(r.Args.Manifest, image.TorrentFile)
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.fetcher.Small(ctx, url, f.Size)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != f.SHA256 {
+		return nil, fmt.Errorf("get %s: it is not the file that the manifest names", fetch.Shown(url))
+	}
+	return data, nil
+}
+
+// roomiest is the mounted directory that has the most room besides what the image needs, and how many bytes that are. The image
+// goes to the root file system mostly; what goes to others is not known, so it is kept free in each.
+func (r *run) roomiest() (dir string, reserve int64) {
+	most := int64(0)
+	reserve = r.manifest.UnpackedBytes + r.manifest.UnpackedBytes/8
+	for _, m := range r.mounts {
+		var s unix.Statfs_t
+		if m == r.espDir() || unix.Statfs(m, &s) != nil {
+			continue
+		}
+		if free := int64(s.Bavail)*s.Bsize - reserve; free > most {
+			dir, most = m, free
+		}
+	}
+	return dir, reserve
+}
+
+// endTransfer lets go of everything that the transfer has open, also on the disks.
+func (r *run) endTransfer() {
+	if r.transfer == nil {
+		return
+	}
+	if err := r.transfer.Close(); err != nil {
+		r.Report.Warn("end the transfer: %v", err)
+	}
+	r.transfer = nil
 }
 
 // openTarget opens the mounted tree and the ESP, if there is one.

@@ -206,6 +206,8 @@ func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, 
 	}
 	return s.install(ctx, installer.Config{
 		Args:        args,
+		Server:      s.client,
+		Token:       p.Token,
 		Layout:      p.Layout,
 		Seal:        p.Seal,
 		Host:        &target.Host{Host: p.Host, Serial: p.Serial, NICs: inv.NICs},
