@@ -91,12 +91,24 @@ func (p piece) WriteAt(b []byte, off int64) (int, error) {
 	}
 	copy(j.data[start+int(off):], b)
 	j.came[p.k%chunkPieces] += len(b)
+	if slices.Contains(c.fresh, p.k) { // the first block of those asked for last
+		others := c.missing
+		for _, k := range c.fresh {
+			others -= c.pieceLength(k)
+		}
+		if c.fresh = nil; others <= 0 {
+			c.late()
+		} else {
+			c.early()
+		}
+	}
 	before := c.missing
 	c.missing -= len(b)
 	c.raw += int64(len(b))
 	c.in.Set(c.raw)
 	c.lastByte = time.Now()
-	if before > ahead && c.missing <= ahead {
+	if before > c.ahead && c.missing <= c.ahead {
+		c.due = true
 		c.look()
 	}
 	return len(b), nil

@@ -58,6 +58,9 @@ type Client struct {
 	complete []*job // those of which all pieces are here
 	counted  []bool // chunks that are in put
 	missing  int    // bytes of wanted pieces that have not come
+	ahead    int    // how much may be missing when the next piece is asked for
+	due      bool   // so little is missing, and the next piece was not asked for yet
+	fresh    []int  // the pieces that were asked for last, if others were outstanding, until the first block of them comes
 	settled  []int  // pieces whose state the library is to hear of
 	recent   []held
 	spare    [][]byte
@@ -88,7 +91,7 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, size: o.Blob.Size(), woken: make(chan struct{}, 1), claiming: make(chan struct{}, 1),
-		taking: make(chan struct{}, 1), unknown: -1,
+		taking: make(chan struct{}, 1), unknown: -1, ahead: metafile.PieceSize,
 		good: roaring.New(), jobs: map[int]*job{}, listens: map[*library.PeerConn]int{},
 		limitIn: rate.NewLimiter(rate.Inf, burst), limitOut: rate.NewLimiter(rate.Inf, burst),
 		in: report.NewMeter(sourceID, 0), out: report.NewMeter(sourceID, 0),
@@ -100,7 +103,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start BitTorrent: %w", err)
 	}
-	c.most = int(min(max(o.Blob.Stats().Limit/image.ChunkSize/4, 1), 4))
+	c.most = int(min(max(o.Blob.Stats().Limit/image.ChunkSize/4, 1), 6))
 	c.counted = make([]bool, (c.size+image.ChunkSize-1)/image.ChunkSize)
 	c.pieces = make([]pieceState, (c.size+metafile.PieceSize-1)/metafile.PieceSize)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

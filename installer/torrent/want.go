@@ -21,63 +21,41 @@ import (
 // whole windows in random order, with a pause after each, and its successors in a chain wait for each; a have message for a
 // piece that is already wanted makes it worse.
 //
-// Therefore, where one connected peer has a piece, pieces are wanted one by one: the next as soon as no more than one is outstanding,
-// and not before the peer has it; and that piece is made news, so that its requests are sent while others are outstanding.
-// The pipe is never empty and never longer than two pieces. Where several peers have it, the library shares the work between
-// them better when it may choose from a few.
+// Therefore, where one connected peer has a piece, pieces are wanted a few at a time: the next ones shortly before the last have
+// come, and not before the peer has them; and one of them is made news, so that their requests are sent while others are
+// outstanding, and no fewer than those. How shortly before is measured: too late leaves the pipe empty until the requests
+// get through, too early mixes blocks of more pieces than needed. Where several peers have it, the library shares the work between
+// them better when it may choose from some.
 const (
-	// ahead is how many bytes may be outstanding when the next piece is asked for.
-	ahead = metafile.PieceSize
+	// leastAhead and mostAhead bound how many bytes are outstanding when the next pieces are asked for. The most is for machines
+	// whose processors are all busy with unpacking.
+	leastAhead = 1 << 14
+	mostAhead  = 8 * metafile.PieceSize
 	// window is how many pieces are wanted when several peers have them.
 	window = 8
 )
+
+// late notes that the pipe was empty before the next piece came though that could have been asked for earlier. The caller holds the lock.
+func (c *Client) late() { c.ahead = min(c.ahead+c.ahead/2, mostAhead) }
+
+// early notes that it was not. The caller holds the lock.
+func (c *Client) early() { c.ahead = max(c.ahead-c.ahead/32, leastAhead) }
 
 // demand is the priority of all wanted pieces: with it the library takes them in the order of the file.
 const demand = library.PiecePriorityReadahead
 
 // want makes the library ask for pieces of claimed chunks, the oldest claim first.
 func (c *Client) want(peers []peer) {
-	for _, k := range c.candidates() {
-		owners := 0
-		for _, p := range peers {
-			if p.has.Contains(uint32(k)) {
-				owners++
-			}
-		}
-		if owners == 0 {
-			continue
-		}
-		c.mu.Lock()
-		busy, now := c.missing > 0, false
-		if owners == 1 {
-			now = c.missing <= ahead
-		} else {
-			now = c.missing <= (window-1)*metafile.PieceSize
-		}
-		if !now {
-			c.mu.Unlock()
-			return
-		}
-		j := c.jobs[k/chunkPieces]
-		if j == nil || c.pieces[k] != idle {
-			c.mu.Unlock()
-			continue
-		}
-		c.set(k, wanted)
-		c.missing += c.pieceLength(k)
-		if c.missing == c.pieceLength(k) && c.lastByte.Before(j.begun) {
-			c.lastByte = time.Now()
-		}
-		news := busy && owners == 1
-		if news {
-			c.unknown = k
-		}
-		c.mu.Unlock()
+	list, news := c.choose(peers)
+	for n, k := range list {
 		p := c.torrent.Piece(k)
-		if !news {
+		if n < len(list)-1 || !news {
 			p.SetPriority(demand)
 			continue
 		}
+		c.mu.Lock()
+		c.unknown = k
+		c.mu.Unlock()
 		p.UpdateCompletion() // the library does not know whether it is here,
 		p.SetPriority(demand)
 		c.mu.Lock()
@@ -87,10 +65,52 @@ func (c *Client) want(peers []peer) {
 	}
 }
 
-// candidates are the pieces of claimed chunks that are not wanted yet.
-func (c *Client) candidates() (list []int) {
+// choose returns the pieces that are to be asked for now, and whether the library has to be told that this is news.
+func (c *Client) choose(peers []peer) (list []int, news bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	most, busy := 0, c.missing > 0
+	if c.missing <= c.ahead {
+		most = (c.ahead + metafile.PieceSize - 1) / metafile.PieceSize
+	}
+	missing := 0
+	for _, k := range c.candidates() {
+		owners := 0
+		for _, p := range peers {
+			if p.has.Contains(uint32(k)) {
+				owners++
+			}
+		}
+		if owners > 1 && c.missing+missing <= (window-1)*metafile.PieceSize || owners == 1 && len(list) < most {
+			news = news || owners == 1
+			list = append(list, k)
+			missing += c.pieceLength(k)
+		} else if owners > 0 {
+			break
+		}
+	}
+	if len(list) == 0 {
+		c.due = c.due && most == 0 // it is not us who is late
+		return nil, false
+	}
+	if c.due && !busy {
+		c.late()
+	}
+	c.due, c.fresh = false, nil
+	if !busy {
+		c.lastByte = time.Now()
+	} else if news {
+		c.fresh = list
+	}
+	for _, k := range list {
+		c.set(k, wanted)
+	}
+	c.missing += missing
+	return list, busy && news
+}
+
+// candidates are the pieces of claimed chunks that are not wanted yet. The caller holds the lock.
+func (c *Client) candidates() (list []int) {
 	for _, j := range c.order {
 		for n := range j.pieces {
 			if k := j.i*chunkPieces + n; c.pieces[k] == idle {
