@@ -17,6 +17,7 @@ const (
 	firstAnswer  = 3 * time.Second  // to hear from whom to read before the origin is asked
 	answerLimit  = 5 * time.Second  // for each question after it
 	torrentQuiet = 5 * time.Second  // without a byte by BitTorrent, until the origin is asked too
+	patience     = 3 * time.Minute  // without a byte by BitTorrent where nobody else is left
 	lingerLimit  = 2 * time.Minute  // to stay for others
 	lingerAlone  = 15 * time.Second // to stay when the server does not answer
 )
@@ -125,7 +126,7 @@ func (t *Transfer) use() {
 	t.mu.Lock()
 	u := t.plan
 	t.mu.Unlock()
-	if t.torrent != nil && !t.torrentIsQuiet(time.Now()) {
+	if t.torrent != nil && t.torrentSilence(time.Now()) < torrentQuiet {
 		t.fetch.Use(nil)
 		return
 	}
@@ -152,8 +153,8 @@ func sources(planned []plan.Upstream, own []fetch.Source, transport plan.Transpo
 	return list
 }
 
-// torrentIsQuiet reports whether BitTorrent has brought nothing for a while although something is missing.
-func (t *Transfer) torrentIsQuiet(now time.Time) bool {
+// torrentSilence is how long BitTorrent has brought nothing; 0 where nothing is missing.
+func (t *Transfer) torrentSilence(now time.Time) time.Duration {
 	got := int64(0)
 	for _, s := range t.torrent.Sources() {
 		got += s.Got
@@ -164,7 +165,7 @@ func (t *Transfer) torrentIsQuiet(now time.Time) bool {
 	if got > t.byTorrent || s.Arrived == s.Size {
 		t.byTorrent, t.torrentAt = got, now
 	}
-	return now.Sub(t.torrentAt) >= torrentQuiet
+	return now.Sub(t.torrentAt)
 }
 
 // steer asks the server from time to time, and changes the sources when BitTorrent falls silent or is back.
@@ -179,7 +180,7 @@ func (t *Transfer) steer(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if t.torrent != nil && t.torrentIsQuiet(now) != quiet {
+		if t.torrent != nil && t.torrentSilence(now) >= torrentQuiet != quiet {
 			quiet = !quiet
 			t.use()
 		}

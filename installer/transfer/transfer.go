@@ -17,8 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"imgbuild/image"
 	"imgbuild/image/plan"
 	metainfo "imgbuild/image/torrent"
@@ -143,9 +141,7 @@ func (t *Transfer) Run(ctx context.Context) error {
 	if t.o.Server == nil || !t.ask(ctx, firstAnswer) {
 		t.use()
 	}
-	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return t.fetch.Run(gctx) })
-	// What follows ends with gctx, and its failures are no reason to stop.
+	// These end with ctx, and their failures are no reason to stop.
 	beside := []func(context.Context){t.show, t.steer}
 	if t.relay != nil {
 		beside = append(beside, t.serve)
@@ -155,15 +151,36 @@ func (t *Transfer) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, f := range beside {
-		wg.Go(func() { f(gctx) })
+		wg.Go(func() { f(ctx) })
 	}
-	err := group.Wait()
-	if errors.Is(err, blob.ErrClosed) || errors.Is(t.b.Err(), blob.ErrClosed) {
-		err = nil
+	err := t.feed(ctx)
+	if err != nil {
+		t.b.Fail(err)
 	}
 	cancel()
 	wg.Wait()
+	if errors.Is(t.b.Err(), blob.ErrClosed) {
+		return nil
+	}
 	return err
+}
+
+// feed fetches over HTTP until the blob ends, or until nobody can be asked any more and BitTorrent brings nothing either.
+func (t *Transfer) feed(ctx context.Context) error {
+	for said := false; ; said = true {
+		err := t.fetch.Run(ctx)
+		if err == nil || ctx.Err() != nil || t.b.Err() != nil || t.torrent == nil || t.torrentSilence(time.Now()) > patience {
+			return err
+		}
+		if !said {
+			t.o.Report.Warn("%v; BitTorrent goes on alone", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-t.b.Ended():
+		case <-time.After(torrentQuiet):
+		}
+	}
 }
 
 // serve runs the relay.

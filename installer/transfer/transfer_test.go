@@ -278,6 +278,26 @@ func TestAServerThatPlansNothingHoldsUpNothing(t *testing.T) {
 	alone.Linger(ctx)
 }
 
+func TestATransferThatNobodyCanFeedFailsForWhoeverReads(t *testing.T) {
+	w := newWorld(t, 1<<20)
+	say := report.New(&lines{})
+	tr, err := New(Options{Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-"}), Size: 1 << 20, Chunks: w.table, Memory: 1 << 20, URLs: []string{w.http.URL + "/gone"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- tr.Run(t.Context()) }()
+	if _, err := tr.Blob().ReadAt(make([]byte, 1), 0); err == nil || !strings.Contains(err.Error(), "the server answers 400") {
+		t.Errorf("the reader gets %v", err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the transfer has no error")
+	}
+	if err := tr.Close(); err == nil {
+		t.Error("closing it tells nothing of what ended it")
+	}
+}
+
 func TestWhatTheServerPlansBecomesSourcesInItsOrder(t *testing.T) {
 	own := []fetch.Source{{ID: "origin", Tier: tierOrigin}, {ID: "mirror-1", Tier: tierOrigin}}
 	planned := []plan.Upstream{
