@@ -24,6 +24,7 @@ import (
 	"imgbuild/server/registry"
 	"imgbuild/server/releases"
 	"imgbuild/server/releases/releasetest"
+	"imgbuild/server/swarm"
 )
 
 // site is a whole server: a real registry, a real catalogue, boot scripts and the machines' side, over HTTP.
@@ -77,7 +78,15 @@ func newSite(t testing.TB, o options) *site {
 	if o.registry != nil {
 		r = o.registry(s.store)
 	}
-	s.Server, err = New(Options{Registry: r, Images: catalogue, Key: s.key, Policy: policy, Limits: o.limits, Rate: -1, Log: log, Now: s.clock})
+	const mirror = "http://mirror.example.org/images/"
+	planner, err := swarm.New(t.Context(), swarm.Options{Registry: s.store, Key: s.key, Mirrors: []string{mirror}, Log: log, Now: s.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server, err = New(Options{
+		Registry: r, Images: catalogue, Key: s.key, Policy: policy, Limits: o.limits, Rate: -1, Log: log, Now: s.clock,
+		Swarm: planner, Transport: plan.TransportRelay, Mirrors: []string{mirror},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +94,7 @@ func newSite(t testing.TB, o options) *site {
 	mux.Handle("GET "+boot.IPXEPath, scripts.IPXE())
 	mux.Handle(plan.ClaimPath, s.Claim())
 	mux.Handle(plan.EventsPath, s.Events())
+	mux.Handle(plan.SwarmPath, s.Swarm())
 	mux.Handle(plan.BootedPath, s.Booted())
 	s.http = httptest.NewServer(mux)
 	t.Cleanup(s.http.Close)

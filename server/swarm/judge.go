@@ -31,6 +31,7 @@ type verdict struct {
 	mark     time.Time
 	slowFor  time.Time // since when it is slow beside others, zero if it is not
 	full     time.Time // since when its disk is what it waits for; zero if it is not
+	best     float64   // bytes a second: the most that it has read with while nobody waited for it
 	headRate float64   // bytes a second that it read with before another took its place at the origin
 	tried    bool      // it was compared with another at the origin
 	avoid    map[string]time.Time
@@ -82,8 +83,9 @@ func (w *swarm) judge(now time.Time) {
 			w.acquit(m)
 		case !m.trial.IsZero():
 			w.settle(m, now)
-		case m.leaf(now): // nobody waits for it
-			m.mark, m.slowFor = time.Time{}, time.Time{}
+		case m.leaf(now):
+			m.mark = time.Time{}
+			w.spare(m, now)
 		case m.parent != "":
 			w.watch(m, now)
 		default:
@@ -155,6 +157,22 @@ func (w *swarm) watch(m *member, now time.Time) {
 		m.trial, m.accused = now, p.Order
 		p.suspects++
 		w.tell("machine falls behind: it shows with another source whose fault that is", m, p)
+	}
+}
+
+// spare has a machine that nobody waits for try another source when it has become slow beside itself.
+func (w *swarm) spare(m *member, now time.Time) {
+	m.best = max(m.best, m.said.Rate)
+	if m.parent == "" || !m.full.IsZero() || m.said.Rate >= slowShare*m.best || now.Sub(m.since) < watchFor {
+		m.slowFor = time.Time{}
+		return
+	}
+	if m.slowFor.IsZero() {
+		m.slowFor = now
+	}
+	if now.Sub(m.slowFor) >= watchFor {
+		m.avoid[m.parent] = now.Add(avoidFor)
+		w.stale = true
 	}
 }
 

@@ -208,15 +208,14 @@ func (c *chains) hang(n *node, previous map[string]string) {
 	free := func(p *node) bool {
 		return p != nil && p != n && !p.leaf && !n.avoid[p.id] && c.child[p.id] == "" && c.depth(p.id) < maxDepth+1
 	}
-	if p := c.nodes[old]; free(p) && c.feeds(p, n) {
-		c.leaf(n, old)
-		return
-	}
 	var best *node
 	for _, p := range c.nodes {
 		if free(p) && (best == nil || c.fitter(p, best, n)) {
 			best = p
 		}
+	}
+	if p := c.nodes[old]; best != nil && free(p) && c.feeds(p, n) && (c.leaves[old] <= c.leaves[best.id] || !c.feeds(best, n)) {
+		best = p // it stays unless another has fewer
 	}
 	switch {
 	case best != nil && (c.feeds(best, n) || c.nodes[old] == nil || !c.feeds(c.nodes[old], n)):
