@@ -111,7 +111,10 @@ func New(size int64, table *image.ChunkTable, maxMemory int64) (*Blob, error) {
 		int64(len(table.Digests)) != (size+image.ChunkSize-1)/image.ChunkSize {
 		return nil, fmt.Errorf("prepare the transfer of %d bytes: the chunk table does not fit that size", size)
 	}
-	limit := int(min(max(maxMemory/image.ChunkSize, 1), int64(len(table.Digests))))
+	limit := len(table.Digests)
+	if maxMemory < size {
+		limit = int(max(maxMemory/image.ChunkSize, 1))
+	}
 	return &Blob{
 		size: size, table: table, limit: limit, chunks: make([]chunk, len(table.Digests)), here: map[int]struct{}{},
 		changed: make(chan struct{}), ended: make(chan struct{}), more: make(chan struct{}, 1),
