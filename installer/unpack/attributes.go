@@ -11,13 +11,23 @@ import (
 )
 
 // finish gives an open file or directory its owner, mode, extended attributes and times, in that order: changing the owner
-// takes away setuid bits and capabilities.
+// takes away setuid bits and capabilities. What is right already is left alone: on a file system with a journal each
+// change costs more than to look.
 func (u *unpacker) finish(fd int, in *squashfs.Inode) error {
-	if err := unix.Fchown(fd, int(in.UID), int(in.GID)); err != nil {
-		return fmt.Errorf("set owner %d:%d: %w", in.UID, in.GID, err)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("look at it: %w", err)
 	}
-	if err := unix.Fchmod(fd, uint32(in.Mode)); err != nil {
-		return fmt.Errorf("set mode %#o: %w", in.Mode, err)
+	stranger := st.Uid != in.UID || st.Gid != in.GID
+	if stranger {
+		if err := unix.Fchown(fd, int(in.UID), int(in.GID)); err != nil {
+			return fmt.Errorf("set owner %d:%d: %w", in.UID, in.GID, err)
+		}
+	}
+	if stranger || st.Mode&0o7777 != uint32(in.Mode) {
+		if err := unix.Fchmod(fd, uint32(in.Mode)); err != nil {
+			return fmt.Errorf("set mode %#o: %w", in.Mode, err)
+		}
 	}
 	err := u.setXattrs(in, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) })
 	if err != nil {
@@ -32,12 +42,29 @@ func (u *unpacker) finish(fd int, in *squashfs.Inode) error {
 	return nil
 }
 
+// firstMode is the mode with which a file is made that gets its data, owner and extended attributes next. It is the final
+// one where that gives nobody anything that is not theirs yet: the owner is not a stranger's, and there is nothing to run
+// as somebody else.
+func (u *unpacker) firstMode(in *squashfs.Inode) uint32 {
+	if in.UID != u.uid || in.GID != u.gid || in.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		return 0o600
+	}
+	return uint32(in.Mode)
+}
+
 // finishNode is finish for what must not or cannot be opened: symbolic links, devices, FIFOs and sockets.
 func (u *unpacker) finishNode(dir int, name string, in *squashfs.Inode) error {
-	if err := unix.Fchownat(dir, name, int(in.UID), int(in.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("set owner %d:%d: %w", in.UID, in.GID, err)
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("look at it: %w", err)
 	}
-	if in.Type != squashfs.Symlink {
+	stranger := st.Uid != in.UID || st.Gid != in.GID
+	if stranger {
+		if err := unix.Fchownat(dir, name, int(in.UID), int(in.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("set owner %d:%d: %w", in.UID, in.GID, err)
+		}
+	}
+	if in.Type != squashfs.Symlink && (stranger || st.Mode&0o7777 != uint32(in.Mode)) {
 		if err := unix.Fchmodat(dir, name, uint32(in.Mode), 0); err != nil {
 			return fmt.Errorf("set mode %#o: %w", in.Mode, err)
 		}

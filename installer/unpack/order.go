@@ -10,7 +10,7 @@ import (
 // and a fragment holds the tails of many files.
 type piece struct {
 	squashfs.Block
-	targets []target
+	targets int // how many of its window's targets are its
 }
 
 // target is where bytes of an opened block go.
@@ -64,8 +64,8 @@ func (u *unpacker) order() *order {
 	return &order{u: u, byStart: u.plan.byStart, tails: u.plan.tails}
 }
 
-// next returns the next piece, and false after the last.
-func (o *order) next() (piece, bool) {
+// start begins the files whose first block may be the next piece.
+func (o *order) start() {
 	p := &o.u.plan
 	for len(o.byStart) > 0 && (len(o.active) == 0 || p.start(o.byStart[0]) <= o.active[0].block.Offset) {
 		c := cursor{Cursor: p.files[o.byStart[0]].inode.Cursor(), file: o.byStart[0]}
@@ -73,22 +73,38 @@ func (o *order) next() (piece, bool) {
 		heap.Push(&o.active, c)
 		o.byStart = o.byStart[1:]
 	}
-	switch {
-	case len(o.tails) > 0 && (len(o.active) == 0 || o.u.tailBlock(o.tails[0]).Offset < o.active[0].block.Offset):
-		return o.fragment(), true
-	case len(o.active) > 0:
-		return o.block(), true
-	}
-	return piece{}, false
 }
 
-// block takes the lowest data block of the files that have it.
-func (o *order) block() piece {
-	out := piece{Block: o.active[0].block}
-	for len(o.active) > 0 && o.active[0].block == out.Block {
+// next returns the block of the next piece, and false after the last. A tail's block is a fragment.
+func (o *order) next() (b squashfs.Block, tail, ok bool) {
+	o.start()
+	if len(o.tails) > 0 {
+		b, tail, ok = o.u.tailBlock(o.tails[0]), true, true
+	}
+	if len(o.active) > 0 && (!ok || o.active[0].block.Offset <= b.Offset) {
+		b, tail, ok = o.active[0].block, false, true
+	}
+	return b, tail, ok
+}
+
+// take appends the next piece to a window.
+func (o *order) take(w *window) {
+	b, tail, _ := o.next()
+	at := len(w.targets)
+	if tail {
+		w.targets = o.fragment(b, w.targets)
+	} else {
+		w.targets = o.block(b, w.targets)
+	}
+	w.pieces = append(w.pieces, piece{b, len(w.targets) - at})
+}
+
+// block takes the files that have the data block b.
+func (o *order) block(b squashfs.Block, targets []target) []target {
+	for len(o.active) > 0 && o.active[0].block == b {
 		c := &o.active[0]
 		in := o.u.plan.files[c.file].inode
-		out.targets = append(out.targets, target{
+		targets = append(targets, target{
 			file: c.file, n: int32(in.BlockLen(c.n)), at: int64(c.n) * o.u.blockSize, whole: true,
 		})
 		var ok bool
@@ -98,19 +114,18 @@ func (o *order) block() piece {
 			heap.Pop(&o.active)
 		}
 	}
-	return out
+	return targets
 }
 
-// fragment takes the lowest fragment with the files whose tails it holds.
-func (o *order) fragment() piece {
-	out := piece{Block: o.u.tailBlock(o.tails[0])}
-	for len(o.tails) > 0 && o.u.tailBlock(o.tails[0]) == out.Block {
+// fragment takes the files whose tails the fragment b holds.
+func (o *order) fragment(b squashfs.Block, targets []target) []target {
+	for len(o.tails) > 0 && o.u.tailBlock(o.tails[0]) == b {
 		in := o.u.plan.files[o.tails[0]].inode
 		_, from, n := in.Tail()
-		out.targets = append(out.targets, target{
+		targets = append(targets, target{
 			file: o.tails[0], from: from, n: int32(n), at: int64(in.NumBlocks()) * o.u.blockSize,
 		})
 		o.tails = o.tails[1:]
 	}
-	return out
+	return targets
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ type Options struct {
 	// Progress, if set, is called often, never twice at a time, and must return quickly.
 	Progress func(Progress)
 	// MaxMemory bounds, in bytes, the blocks in flight: those read and those being decompressed. 0 is 32 MiB. There are
-	// always two buffers to read into and one for each worker, at most 3 MiB and 1 MiB for each worker in all.
+	// always two buffers to read into and one for each worker, each as large as the image's blocks, which is 1 MiB at most.
 	MaxMemory int64
 	// SkipUnsupportedXattrs counts, in Stats.XattrsSkipped, an extended attribute that the file system refuses with
 	// EOPNOTSUPP. Without it that is an error: a system whose files miss their capabilities or SELinux labels does not
@@ -78,7 +79,7 @@ type Releaser interface {
 // mounted if symbolic links or nodes have extended attributes.
 func Unpack(ctx context.Context, src io.ReaderAt, size int64, dest string, o Options) (Stats, error) {
 	start := time.Now()
-	u := &unpacker{opts: o, src: &source{ctx: ctx, src: src}}
+	u := &unpacker{opts: o, src: &source{ctx: ctx, src: src}, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
 	u.release, _ = src.(Releaser)
 	err := u.run(ctx, size, dest)
 	if err != nil {
@@ -103,6 +104,7 @@ type unpacker struct {
 	plan      plan
 	dirs      *dirs
 	files     *openFDs
+	uid, gid  uint32 // whose the files are that this process makes, where the file system says nothing else
 
 	xattrMu sync.Mutex
 	xattrs  map[uint32][]squashfs.Xattr
@@ -173,10 +175,12 @@ func (u *unpacker) pour(ctx context.Context) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	u.src.ctx = gctx
-	jobs := make(chan job, 4*workers)
+	jobs := make(chan job, workers)
 	g.Go(func() error {
 		defer close(jobs)
-		return u.read(gctx, jobs, workers)
+		n, size := u.windows(workers)
+		r := &reader{unpacker: u, jobs: jobs, size: size, free: make(chan *window, n)}
+		return r.run(gctx)
 	})
 	for _, w := range ws {
 		g.Go(func() error { return w.run(gctx, jobs) })

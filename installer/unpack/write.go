@@ -47,14 +47,26 @@ func (w *worker) do(ctx context.Context, j job) error {
 		return nil
 	}
 	defer j.win.done()
-	data := j.data
-	if !j.piece.Raw {
+	targets := j.win.targets
+	for i := range j.win.pieces {
+		p := &j.win.pieces[i]
+		if err := w.open(ctx, p, j.win.data(p), targets[:p.targets]); err != nil {
+			return err
+		}
+		targets = targets[p.targets:]
+	}
+	return nil
+}
+
+// open opens a piece and writes it to where it belongs.
+func (w *worker) open(ctx context.Context, p *piece, data []byte, targets []target) error {
+	if !p.Raw {
 		var err error
 		if data, err = w.dec.Decompress(data); err != nil {
-			return fmt.Errorf("block of the image at %d, in /%s: %w", j.piece.Offset, w.u.filePath(j.piece.targets[0].file), err)
+			return fmt.Errorf("block of the image at %d, in /%s: %w", p.Offset, w.u.filePath(targets[0].file), err)
 		}
 	}
-	for _, t := range j.piece.targets {
+	for _, t := range targets {
 		if ctx.Err() != nil { // a fragment may hold thousands of files
 			return context.Cause(ctx)
 		}
@@ -102,7 +114,7 @@ func (w *worker) write(t target, data []byte) error {
 // writeWhole makes a file whose data is all in one piece.
 func (u *unpacker) writeWhole(f *file, at int64, data []byte) error {
 	e := &u.tree.Entries[f.entry]
-	fd, err := u.create(e, unix.O_EXCL|unix.O_CREAT)
+	fd, err := u.create(e, unix.O_EXCL|unix.O_CREAT, u.firstMode(f.inode))
 	if err != nil {
 		return err
 	}
@@ -128,9 +140,9 @@ func (u *unpacker) openFile(i int32) (int, error) {
 	f := &u.plan.files[i]
 	e := &u.tree.Entries[f.entry]
 	if f.made {
-		return u.create(e, 0)
+		return u.create(e, 0, 0)
 	}
-	fd, err := u.create(e, unix.O_EXCL|unix.O_CREAT)
+	fd, err := u.create(e, unix.O_EXCL|unix.O_CREAT, 0o600)
 	if err != nil {
 		return -1, err
 	}
@@ -142,14 +154,14 @@ func (u *unpacker) openFile(i int32) (int, error) {
 	return fd, nil
 }
 
-// create opens a regular file for writing, closed to others until it is finished.
-func (u *unpacker) create(e *squashfs.Entry, flags int) (int, error) {
+// create opens a regular file for writing. One that it makes gets a mode, of which the umask may take away.
+func (u *unpacker) create(e *squashfs.Entry, flags int, mode uint32) (int, error) {
 	dir, err := u.dirs.acquire(e.Parent)
 	if err != nil {
 		return -1, err
 	}
 	defer u.dirs.release(e.Parent)
-	return openat(dir, e.Name, flags|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	return openat(dir, e.Name, flags|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 }
 
 func pwrite(fd int, b []byte, at int64) error {
@@ -174,7 +186,7 @@ func (u *unpacker) makeNode(n int32) error {
 	e := &u.tree.Entries[n]
 	in := e.Inode
 	if in.Type == squashfs.Regular {
-		fd, err := u.create(e, unix.O_EXCL|unix.O_CREAT)
+		fd, err := u.create(e, unix.O_EXCL|unix.O_CREAT, u.firstMode(in))
 		if err != nil {
 			return err
 		}
