@@ -30,6 +30,7 @@ func TestAnInstallationFromOrderToFirstBoot(t *testing.T) {
 	p := c.mustClaim(t, plan.Install)
 	want := plan.Plan{Schema: plan.Schema, Boot: c.boot, Serial: "SN-WEB1", Action: plan.Install, Issued: s.now, Reason: "order " + o.ID + " by anna: new disks", Token: p.Token,
 		Order: o.ID, Manifest: s.http.URL + "/images/web/1/manifest.json", Done: "reboot", CheckNetwork: true,
+		Transport: plan.TransportRelay, Mirrors: []string{"http://mirror.example.org/images/web/1/"},
 		Host: plan.Host{Hostname: "web1.example.org", SerialConsole: "ttyS1,115200n8", Metadata: json.RawMessage(`{"role":"db"}`),
 			Users: []plan.User{{Name: "ops", SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHT2zbKwyb0QIzUFBhfrOSkPr06uEwE+OlQ0T7Yi5HFa a"}}},
 			Network: &plan.Network{DNS: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Ethernets: []plan.Ethernet{{Name: "lan", Match: plan.Match{Link: 1},
