@@ -14,6 +14,7 @@ type counters struct {
 	dhcp, tftp, scripts, machines  *prometheus.Desc
 	tftpActive, poolSize, poolUsed *prometheus.Desc
 	seedSent, seedPeers, seedFiles *prometheus.Desc
+	swarm, reading, originRate     *prometheus.Desc
 }
 
 func newCounters(s *Server) *counters {
@@ -26,6 +27,9 @@ func newCounters(s *Server) *counters {
 		tftp:       of("imgserve_tftp_total", "TFTP requests and what became of them; bytes are those of files.", "event"),
 		scripts:    of("imgserve_boot_scripts_total", "Boot scripts by what they do; failed ones boot the disk since the registry or the catalogue failed.", "kind"),
 		machines:   of("imgserve_machines_total", "What machines asked and told, and what became of it.", "event"),
+		swarm:      of("imgserve_swarm_total", "What machines said of their transfers, and what the planner made of it.", "event"),
+		reading:    of("imgserve_swarm_machines", "Machines that read a release's root file system now.", "image"),
+		originRate: of("imgserve_swarm_origin_bytes_per_second", "What leaves this server and its mirrors for machines that install.", "image"),
 		tftpActive: of("imgserve_tftp_active", "TFTP transfers under way."),
 		seedSent:   of("imgserve_torrent_sent_bytes_total", "Bytes of root file systems that went out by BitTorrent."),
 		seedPeers:  of("imgserve_torrent_peers", "BitTorrent clients that are connected."),
@@ -37,7 +41,7 @@ func newCounters(s *Server) *counters {
 
 // Describe is part of prometheus.Collector.
 func (c *counters) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.dhcp, c.tftp, c.scripts, c.machines, c.tftpActive, c.poolSize, c.poolUsed, c.seedSent, c.seedPeers, c.seedFiles} {
+	for _, d := range []*prometheus.Desc{c.dhcp, c.tftp, c.scripts, c.machines, c.tftpActive, c.poolSize, c.poolUsed, c.seedSent, c.seedPeers, c.seedFiles, c.swarm, c.reading, c.originRate} {
 		ch <- d
 	}
 }
@@ -46,6 +50,20 @@ func (c *counters) Describe(ch chan<- *prometheus.Desc) {
 func (c *counters) Collect(ch chan<- prometheus.Metric) {
 	each(ch, c.scripts, c.s.boot.Counts())
 	each(ch, c.machines, c.s.machine.Counts())
+	each(ch, c.swarm, c.s.swarm.Counts())
+	reading, rate := map[string]int{}, map[string]float64{}
+	for _, v := range c.s.swarm.View("") {
+		rate[v.Image] += v.OriginRate
+		for _, m := range v.Machines {
+			if !m.Done {
+				reading[v.Image]++
+			}
+		}
+	}
+	for image, r := range rate {
+		ch <- prometheus.MustNewConstMetric(c.reading, prometheus.GaugeValue, float64(reading[image]), image)
+		ch <- prometheus.MustNewConstMetric(c.originRate, prometheus.GaugeValue, r, image)
+	}
 	if c.s.dhcp != nil {
 		each(ch, c.dhcp, c.s.dhcp.Counters())
 		for _, p := range c.s.dhcp.Pools() {

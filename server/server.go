@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -177,7 +178,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	s.torrent.tracker = tracker.New(tracked)
 	s.machine, err = machine.New(machine.Options{
 		Registry: s.store, Images: s.catalogue, Key: key, URL: s.c.URL, Policy: policy, Limits: limits,
-		Swarm: s.swarm, Transport: plan.Transport(s.c.Transport), Mirrors: mirrors, Log: s.log,
+		Swarm: s.swarm, Transport: plan.Transport(s.c.Transport), Mirrors: mirrors, Subnets: s.subnets(), Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -209,6 +210,15 @@ func (s *Server) assemble(ctx context.Context) error {
 		return err
 	}
 	return metrics.Add(newCounters(s))
+}
+
+// subnets are those that addresses are given out of.
+func (s *Server) subnets() []netip.Prefix {
+	var list []netip.Prefix
+	for _, n := range s.c.DHCP.Subnets {
+		list = append(list, n.Subnet)
+	}
+	return list
 }
 
 // mirrors are the configuration's, each with a slash at its end.

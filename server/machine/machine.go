@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,9 @@ type Options struct {
 	// of releases too, each with a slash at its end.
 	Transport plan.Transport
 	Mirrors   []string
+	// Subnets are networks that are known: machines of one of them, without a rack and a switch, are near each other. Others are so
+	// by the first 24 bits of their addresses, or 64 of IPv6's.
+	Subnets []netip.Prefix
 	// Rate is as in boot.NewPace.
 	Rate float64
 	// Every is how often Run looks for orders that have expired and machines that are lost; 5 s.

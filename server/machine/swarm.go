@@ -81,13 +81,13 @@ func (s *Server) who(r *http.Request, o *registry.Order) (swarm.Machine, error) 
 	if err != nil {
 		return m, err
 	}
-	m.Hostname, m.Group = h.Hostname, groupOf(h, m.Address)
+	m.Hostname, m.Group = h.Hostname, groupOf(h, m.Address, s.o.Subnets)
 	return m, nil
 }
 
 // groupOf is the part of the network that a machine is in: the rack that somebody wrote down, else the switch that its
 // card with a cable is at (LLDP), else the subnet of its address.
-func groupOf(h *registry.Host, addr netip.Addr) string {
+func groupOf(h *registry.Host, addr netip.Addr, subnets []netip.Prefix) string {
 	if h.Rack != "" {
 		return "rack " + h.Rack
 	}
@@ -96,6 +96,11 @@ func groupOf(h *registry.Host, addr netip.Addr) string {
 			if n.Link && n.Neighbour != nil && n.Neighbour.Chassis != "" {
 				return "switch " + cmp.Or(n.Neighbour.System, n.Neighbour.Chassis)
 			}
+		}
+	}
+	for _, p := range subnets {
+		if p.Contains(addr) {
+			return "subnet " + p.String()
 		}
 	}
 	bits := 24

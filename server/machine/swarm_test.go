@@ -142,10 +142,11 @@ func TestTheGroupOfAMachine(t *testing.T) {
 		{"its switch by chassis", registry.Host{Inventory: lldp(true, plan.Neighbour{Chassis: "aa"})}, v4, "switch aa"},
 		{"no switch of a card without a cable", registry.Host{Inventory: lldp(false, plan.Neighbour{Chassis: "aa"})}, v4, "subnet 10.1.2.0/24"},
 		{"its subnet", registry.Host{}, v4, "subnet 10.1.2.0/24"},
+		{"its subnet as it is configured", registry.Host{}, netip.MustParseAddr("10.4.2.3"), "subnet 10.4.0.0/16"},
 		{"its subnet of IPv6", registry.Host{}, v6, "subnet 2001:db8::/64"},
 		{"nothing", registry.Host{}, netip.Addr{}, ""},
 	} {
-		if got := groupOf(&tt.host, tt.addr); got != tt.want {
+		if got := groupOf(&tt.host, tt.addr, []netip.Prefix{netip.MustParsePrefix("10.4.0.0/16")}); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
