@@ -213,9 +213,9 @@ func TestADirectoryThatIsNotEmptyIsLeftAlone(t *testing.T) {
 	})
 }
 
-// blob is a source as the installer has it: bytes become readable in ascending order after the metadata, and
+// growing is a source as the installer has it: bytes become readable in ascending order after the metadata, and
 // are gone once released.
-type blob struct {
+type growing struct {
 	t    *testing.T
 	img  []byte
 	data int64 // where the metadata begins
@@ -226,7 +226,7 @@ type blob struct {
 	meta     bool  // the metadata too
 }
 
-func (b *blob) ReadAt(p []byte, off int64) (int, error) {
+func (b *growing) ReadAt(p []byte, off int64) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -241,7 +241,7 @@ func (b *blob) ReadAt(p []byte, off int64) (int, error) {
 	return bytes.NewReader(b.img).ReadAt(p, off)
 }
 
-func (b *blob) Release(off, n int64) {
+func (b *growing) Release(off, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if off == b.data {
@@ -273,7 +273,7 @@ func TestDataIsReadInOrderAndReleasedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := &blob{t: t, img: img, data: r.Superblock().DataEnd}
+	src := &growing{t: t, img: img, data: r.Superblock().DataEnd}
 	dest := t.TempDir()
 	s, err := unpack.Unpack(context.Background(), src, int64(len(img)), dest, unpack.Options{MaxMemory: 1})
 	if err != nil {
