@@ -92,6 +92,10 @@ func New(o Options) (*Seed, error) {
 	cfg.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{} // RC4 hides nothing here and costs more than all the rest
 	cfg.EstablishedConnsPerTorrent, cfg.MaxAllocPeerRequestDataPerConn = maxPeers, maxBuffer
 	cfg.UploadRateLimiter = s.limit
+	// No other extension is offered: the library panics when a peer asks for a third one (BEP 55) and knows no such answers.
+	cfg.Callbacks.PeerConnAdded = []func(*torrent.PeerConn){func(p *torrent.PeerConn) {
+		p.LocalLtepProtocolMap = &torrent.LocalLtepProtocolMap{Index: []pp.ExtensionName{pp.ExtensionNameMetadata}, NumBuiltin: 1}
+	}}
 	cfg.DefaultStorage = nowhere{}              // else it makes a database in the working directory
 	cfg.Slogger = slog.New(slog.DiscardHandler) // peers that come and go
 	var err error
