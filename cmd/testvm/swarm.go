@@ -43,6 +43,9 @@ process with the installer's own code, which writes to a file what it gets and c
 					return usageError{fmt.Errorf("--machines %d: it can be 1 to %d", n, swarmnet.MostMachines-2)}
 				}
 			}
+			if o.Faulty != 0 && (o.Faulty < 5 || o.Faulty > swarmnet.MostMachines) {
+				return usageError{fmt.Errorf("--faults %d: it can be 5 to %d, and 0", o.Faulty, swarmnet.MostMachines)}
+			}
 			if rate != "" {
 				if o.Rate, err = layout.ParseBytes(rate); err != nil {
 					return usageError{fmt.Errorf("--rate: %w", err)}
@@ -71,12 +74,13 @@ process with the installer's own code, which writes to a file what it gets and c
 	f := c.Flags()
 	f.IntSliceVar(&o.Machines, "machines", []int{1, 4, 8, 16, 32}, "how many machines install: one run for each number")
 	f.StringSliceVar(&transports, "transport", []string{"http", "relay", "torrent"}, "how the root file system comes: http, relay, torrent")
+	f.IntVar(&o.Faulty, "faults", 0, "how many machines install while something goes wrong, once for each thing that can; 0 leaves that out")
 	f.StringVar(&rate, "rate", "", "what each cable carries in a second, as 8MB (default: as much as the processors leave it to be the cable that is waited for)")
 	f.StringVar(&size, "size", "256MiB", "the root file system's size; over http, divided by the number of machines")
 	f.StringVar(&o.Programs.Imgserve, "imgserve", "", "the imgserve program (default: the one beside this program)")
 	f.StringVar(&o.Programs.Imgctl, "imgctl", "", "the imgctl program (default: the one beside this program)")
 	f.StringVar(&o.Dir, "dir", "/var/tmp", "where the files are while it runs")
-	f.BoolVarP(&verbose, "verbose", "v", false, "show what imgserve says")
+	f.BoolVarP(&verbose, "verbose", "v", false, "show what imgserve and the machines say")
 	return c
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +20,7 @@ type child struct {
 	config  machineConfig
 	process *testvm.Process
 	in      *os.File
+	log     func(line string)
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -35,11 +35,10 @@ type childState struct {
 	doneAt                   time.Time
 	cpuReady                 time.Duration // what it had used before it began
 	failed                   string
-	said                     []string
 }
 
 // startChild starts a machine's program in its namespace.
-func startChild(ns *testvm.Namespace, i int, program []string, env []string, c machineConfig) (_ *child, err error) {
+func startChild(ns *testvm.Namespace, i int, program []string, env []string, c machineConfig, log func(string)) (_ *child, err error) {
 	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
@@ -54,7 +53,7 @@ func startChild(ns *testvm.Namespace, i int, program []string, env []string, c m
 	}
 	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Env = inRead, outWrite, append(os.Environ(), env...)
-	k := &child{i: i, config: c, in: inWrite, changed: make(chan struct{})}
+	k := &child{i: i, config: c, in: inWrite, log: log, changed: make(chan struct{})}
 	k.process, err = ns.Start(cmd)
 	err = errors.Join(err, inRead.Close(), outWrite.Close())
 	if err != nil {
@@ -85,6 +84,13 @@ func (k *child) listen(out *os.File) {
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			e = event{Kind: said, Text: lines.Text()} // a panic, for one
 		}
+		switch e.Kind {
+		case progress:
+		case done:
+			k.log(fmt.Sprintf("machine %d: done: %+v", k.i, e.Sources))
+		default:
+			k.log(fmt.Sprintf("machine %d: %s %s", k.i, e.Kind, e.Text))
+		}
 		k.change(func(s *childState) { s.take(e) })
 	}
 	err := k.process.Err()
@@ -108,8 +114,6 @@ func (s *childState) take(e event) {
 		s.ended = true
 	case failed:
 		s.failed = e.Text
-	default:
-		s.said = append(s.said, e.Text)
 	}
 }
 
@@ -137,12 +141,12 @@ func (k *child) await(ctx context.Context, what string, want func(childState) bo
 		case want(s):
 			return nil
 		case s.failed != "" || s.gone:
-			return fmt.Errorf("machine %d ends before it %s: %s\n%s", k.i, what, s.failed, strings.Join(s.said, "\n"))
+			return fmt.Errorf("machine %d ends before it %s: %s", k.i, what, s.failed)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("wait until machine %d %s; it has %d of %d bytes: %w\n%s", k.i, what, s.got, s.total, context.Cause(ctx), strings.Join(s.said, "\n"))
+			return fmt.Errorf("wait until machine %d %s; it has %d of %d bytes: %w", k.i, what, s.got, s.total, context.Cause(ctx))
 		}
 	}
 }

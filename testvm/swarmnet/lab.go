@@ -31,8 +31,8 @@ type lab struct {
 	machines []*testvm.Namespace
 }
 
-// newLab makes the switch and the origin's cable. Images is what the origin's plain web server, on port 80, serves.
-func newLab(ctx context.Context, images string, cable Link) (_ *lab, err error) {
+// newLab makes the switch and the origin's cable.
+func newLab(ctx context.Context, cable Link) (_ *lab, err error) {
 	if os.Geteuid() != 0 {
 		return nil, testvm.ErrRoot
 	}
@@ -42,7 +42,7 @@ func newLab(ctx context.Context, images string, cable Link) (_ *lab, err error) 
 			err = errors.Join(fmt.Errorf("make the network of a swarm: %w", err), l.close())
 		}
 	}()
-	if l.origin, err = (&testvm.Host{}).NewNetwork(ctx, testvm.NetworkConfig{Dir: images, NoDHCP: true}); err != nil {
+	if l.origin, err = (&testvm.Host{}).NewNetwork(ctx, testvm.NetworkConfig{NoDHCP: true}); err != nil {
 		return nil, err
 	}
 	if l.backbone, err = testvm.NewNamespace(); err != nil {

@@ -24,7 +24,7 @@ func TestCablesBringWhatTheyAreSaidTo(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	l, err := newLab(t.Context(), "", Link{Rate: 8 << 20})
+	l, err := newLab(t.Context(), Link{Rate: 8 << 20})
 	need(t, err)
 	defer func() {
 		if err := l.close(); err != nil {

@@ -155,11 +155,11 @@ func (m *machine) install(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
-	t.fetcher = fetch.New(fetch.Options{Report: t.report})
+	t.fetcher = fetch.New(fetch.Options{Report: t.report, What: "-"})
 	if t.manifest, _, _, err = t.fetcher.Manifest(ctx, t.plan.Manifest, keys); err != nil {
 		return err
 	}
-	c, err := m.carrier(ctx, t)
+	c, err := m.transfer(ctx, t)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"imgbuild/image/plan"
 	"imgbuild/testvm"
 )
@@ -26,7 +28,8 @@ type run struct {
 	*lab
 	programs Programs
 	release  release
-	dir      string // of what is written; removed by close
+	dir      string   // of what is written; removed by close
+	mounts   []string // below dir; unmounted by close
 	server   *testvm.Imgserve
 	children []*child
 	log      func(line string)
@@ -39,33 +42,33 @@ type serverConfig struct {
 	url       string   // in the place of testvm.ServerURL
 }
 
-// newRun makes a lab with a running imgserve. Cable is the origin's.
-func newRun(ctx context.Context, dir string, p Programs, rel release, cable Link, c serverConfig, log func(string)) (_ *run, err error) {
+// newRun makes a lab for machines that install a release. Cable is the origin's.
+func newRun(ctx context.Context, dir string, p Programs, rel release, cable Link, log func(string)) (_ *run, err error) {
 	r := &run{programs: p, release: rel, log: log}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
-		}
-	}()
 	if r.dir, err = os.MkdirTemp(dir, "imgbuild-swarm-"); err != nil {
 		return nil, fmt.Errorf("make work directory: %w", err)
 	}
-	if r.lab, err = newLab(ctx, rel.images, cable); err != nil {
-		return nil, err
+	if r.lab, err = newLab(ctx, cable); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
+	return r, nil
+}
+
+// serve starts imgserve.
+func (r *run) serve(ctx context.Context, c serverConfig) (err error) {
 	if c.url == "" {
 		c.url = testvm.ServerURL
 	}
 	yaml := fmt.Sprintf("listen: :8080\nurl: %s\nimages: %q\nstate: %q\ntrust: [%q]\nlimits:\n  global: 0\ndhcp:\n  mode: \"off\"\ntransport: %s\n",
-		c.url, rel.images, filepath.Join(r.dir, "state"), rel.trust, c.transport)
+		c.url, r.release.images, filepath.Join(r.dir, "state"), r.release.trust, c.transport)
 	if len(c.mirrors) > 0 {
 		yaml += "mirrors:\n"
 		for _, m := range c.mirrors {
 			yaml += fmt.Sprintf("  - %q\n", m)
 		}
 	}
-	r.server, err = r.origin.StartImgserve(ctx, testvm.ImgserveConfig{Imgserve: p.Imgserve, Imgctl: p.Imgctl, Dir: r.dir, YAML: yaml, Log: log})
-	return r, err
+	r.server, err = r.origin.StartImgserve(ctx, testvm.ImgserveConfig{Imgserve: r.programs.Imgserve, Imgctl: r.programs.Imgctl, Dir: r.dir, YAML: yaml, Log: r.log})
+	return err
 }
 
 // machineSpec is what is special about one machine.
@@ -127,7 +130,7 @@ func (r *run) start(ctx context.Context, i int, s machineSpec) (*child, error) {
 	if s.change != nil {
 		s.change(&c)
 	}
-	k, err := startChild(r.lab.machines[i], i, r.programs.Machine, r.programs.Env, c)
+	k, err := startChild(r.lab.machines[i], i, r.programs.Machine, r.programs.Env, c, r.log)
 	if k != nil {
 		r.children = append(r.children, k)
 	}
@@ -148,6 +151,9 @@ func (r *run) close() error {
 	}
 	if r.lab != nil {
 		errs = append(errs, r.lab.close())
+	}
+	for _, m := range r.mounts {
+		errs = append(errs, unix.Unmount(m, unix.MNT_DETACH))
 	}
 	if r.dir != "" {
 		errs = append(errs, os.RemoveAll(r.dir))

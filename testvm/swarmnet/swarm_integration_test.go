@@ -4,16 +4,14 @@ package swarmnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"imgbuild/image/plan"
 )
 
 // inside is the environment variable by which this program knows that it is a machine of a swarm.
@@ -32,24 +30,8 @@ func TestMain(m *testing.M) {
 // mib is a number of bytes.
 const mib = 1 << 20
 
-// world is a lab with what tests do in it.
-type world struct {
-	*run
-	t   *testing.T
-	ctx context.Context
-	rel release
-
-	mu  sync.Mutex
-	say []string
-}
-
-// newWorld makes a lab whose release has so many bytes, or skips.
-func newWorld(t *testing.T, size int64, cable Link, c serverConfig) *world {
-	t.Helper()
-	return newWorldOf(t, noise(size), cable, c)
-}
-
-func newWorldOf(t *testing.T, content io.Reader, cable Link, c serverConfig) *world {
+// programs are those that make build has made, or the test is skipped.
+func programs(t *testing.T) Programs {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -67,106 +49,50 @@ func newWorldOf(t *testing.T, content io.Reader, cable Link, c serverConfig) *wo
 	if err != nil {
 		t.Fatal(err)
 	}
-	rel, err := writeRelease(t.TempDir(), content)
+	return Programs{Imgserve: filepath.Join(build, "imgserve"), Imgctl: filepath.Join(build, "imgctl"), Machine: []string{self}, Env: []string{inside + "=1"}}
+}
+
+// log keeps what imgserve and the machines say.
+type log struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *log) line(s string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.WriteString(s + "\n")
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Whatever goes wrong, every machine that survives has the right bytes in the end.
+func TestFaults(t *testing.T) {
+	p := programs(t)
+	rel, err := writeRelease(t.TempDir(), noise(32*mib+4711))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, rel: rel}
-	p := Programs{
-		Imgserve: filepath.Join(build, "imgserve"), Imgctl: filepath.Join(build, "imgctl"), Machine: []string{self}, Env: []string{inside + "=1"},
-	}
-	w.run, err = newRun(ctx, t.TempDir(), p, rel, cable, c, w.line)
-	need(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			w.tell()
-		}
-		if err := w.close(); err != nil {
+	x := scale{cable: Link{Rate: 12 * mib}, machines: 5, keep: true}
+	for _, f := range faults() {
+		t.Run(f.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			said := &log{}
+			o, err := play(ctx, t.TempDir(), p, rel, f, x, said.line)
+			if errors.Is(err, ErrShape) || errors.Is(err, errors.ErrUnsupported) {
+				t.Skip(err)
+			}
+			t.Logf("%s", o)
+			if err == nil {
+				return
+			}
 			t.Error(err)
-		}
-	})
-	return w
-}
-
-func (w *world) line(l string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.say = append(w.say, l)
-}
-
-// tell shows what everybody has said.
-func (w *world) tell() {
-	for _, k := range w.children {
-		s := k.now()
-		w.t.Logf("machine %d, %d of %d bytes, %s:\n%s", k.i, s.got, s.total, s.failed, strings.Join(s.said, "\n"))
+			t.Logf("they say:\n%s", said)
+		})
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.t.Logf("imgserve:\n%s", strings.Join(w.say, "\n"))
-}
-
-// all orders machines and starts them: they have their plans then.
-func (w *world) all(specs ...machineSpec) []*child {
-	w.t.Helper()
-	first, err := w.order(w.ctx, specs)
-	need(w.t, err)
-	list := make([]*child, len(specs))
-	for i, s := range specs {
-		if list[i], err = w.start(w.ctx, first+i, s); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	return list
-}
-
-// begin has machines begin.
-func (w *world) begin(list ...*child) time.Time {
-	w.t.Helper()
-	for _, k := range list {
-		if err := k.begin(); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	return time.Now()
-}
-
-// finish waits until machines have all bytes, and returns when the last had.
-func (w *world) finish(list ...*child) time.Time {
-	w.t.Helper()
-	var last time.Time
-	for _, k := range list {
-		if err := k.awaitDone(w.ctx); err != nil {
-			w.t.Fatal(err)
-		}
-		if at := k.now().doneAt; at.After(last) {
-			last = at
-		}
-	}
-	return last
-}
-
-// same is so many machines alike.
-func same(n int, s machineSpec) []machineSpec {
-	list := make([]machineSpec, n)
-	for i := range list {
-		list[i] = s
-	}
-	return list
-}
-
-func keep(c *machineConfig) { c.Keep = true }
-
-func TestHTTP(t *testing.T) {
-	rate := int64(16 * mib)
-	w := newWorld(t, 24*mib+77, Link{Rate: rate}, serverConfig{transport: plan.TransportHTTP})
-	list := w.all(same(3, machineSpec{link: Link{Rate: rate}, change: keep})...)
-	begun := w.begin(list...)
-	took := w.finish(list...).Sub(begun)
-	sent, err := w.originSent()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s, %.2f copies", took, float64(sent)/float64(w.rel.size))
 }

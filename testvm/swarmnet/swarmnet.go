@@ -30,6 +30,8 @@ type Options struct {
 	// Machines are how many machines install: one run for each number and transport.
 	Machines   []int
 	Transports []plan.Transport
+	// Faulty is how many machines install while something goes wrong, once for each thing that can; 0 leaves that out.
+	Faulty int
 	// Rate is what each cable carries in each direction, the origin's too, in bytes of payload a second; 0 is DefaultRate.
 	Rate int64
 	// Size is the root file system's, in bytes. Where the origin sends every machine its own copy, the file is smaller, by as
@@ -37,7 +39,7 @@ type Options struct {
 	Size int64
 	// Dir is where files are while it runs, on a file system like a disk's. Default /var/tmp.
 	Dir string
-	// Out gets the table, Log what imgserve says.
+	// Out gets the table, Log what imgserve and the machines say.
 	Out io.Writer
 	Log func(line string)
 }
@@ -80,6 +82,39 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	t.end()
+	if o.Faulty == 0 {
+		return nil
+	}
+	return o.faults(ctx)
+}
+
+// faults has machines install while something goes wrong, and prints what each thing costs.
+func (o *Options) faults(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp(o.Dir, "imgbuild-swarm-")
+	if err != nil {
+		return fmt.Errorf("measure faults: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	rel, err := writeRelease(dir, noise(o.Size))
+	if err != nil {
+		return err
+	}
+	x := scale{cable: Link{Rate: cmp.Or(o.Rate, DefaultRate(o.Faulty))}, machines: o.Faulty}
+	fmt.Fprintf(o.Out, "\n  what faults cost %d machines with cables of %.1f MiB/s and a root file system of %d MiB; with http, 2 machines\n", x.machines, float64(x.cable.Rate)/(1<<20), o.Size>>20)
+	best := map[plan.Transport]time.Duration{}
+	for _, f := range faults() {
+		a, err := play(ctx, dir, o.Programs, rel, f, x, o.Log)
+		if err != nil {
+			return fmt.Errorf("measure faults: %s: %w", f.name, err)
+		}
+		cost := ""
+		if healthy, ok := best[f.way()]; ok {
+			cost = fmt.Sprintf("%+.1f s, ", (a.took - healthy).Seconds())
+		} else {
+			best[f.way()] = a.took
+		}
+		fmt.Fprintf(o.Out, "  %s: %s%s\n", f.name, cost, a)
+	}
 	return nil
 }
 
@@ -100,11 +135,14 @@ func (o *Options) measure(ctx context.Context, t *table, transport plan.Transpor
 		return err
 	}
 	cable := Link{Rate: cmp.Or(o.Rate, DefaultRate(n))}
-	r, err := newRun(ctx, dir, o.Programs, rel, cable, serverConfig{transport: transport}, o.Log)
+	r, err := newRun(ctx, dir, o.Programs, rel, cable, o.Log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.serve(ctx, serverConfig{transport: transport}); err != nil {
+		return err
+	}
 	row := &row{transport: transport, machines: n, size: size}
 	if row.rate, err = r.real(ctx, cable); err != nil {
 		return err

@@ -12,25 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgbuild/image"
-	"imgbuild/image/plan"
 	"imgbuild/installer/blob"
+	"imgbuild/installer/transfer"
 	"imgbuild/installer/unpack"
 )
 
-// carrier brings a blob.
-type carrier interface {
-	Blob() *blob.Blob
-	// Run brings it, until Close.
-	Run(ctx context.Context) error
-	// Sources says where it came from.
-	Sources() []plan.SwarmSource
-	// Linger stays as long as others need this machine.
-	Linger(ctx context.Context)
-	Close() error
-}
-
-// bring runs the carrier and writes what it brings. It returns when nobody needs this machine any more.
-func (m *machine) bring(ctx context.Context, c carrier, f image.File) error {
+// bring runs the transfer and writes what it brings. It returns when nobody needs this machine any more.
+func (m *machine) bring(ctx context.Context, c *transfer.Transfer, f image.File) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ran := make(chan error, 1)
