@@ -59,8 +59,8 @@ http { access_log off; sendfile on; tcp_nopush on;
 	}
 }
 
-// BenchmarkFetchAgainstCurl fetches a file of a web server on this machine, checked and read while it comes, as an origin
-// and as a relay's one connection, and then with curl to /dev/null.
+// BenchmarkFetchAgainstCurl fetches a file of a web server on this machine, checked and read while it comes, then with curl
+// to /dev/null, and then with curl into sha256sum, which checks it too.
 func BenchmarkFetchAgainstCurl(b *testing.B) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {
@@ -93,9 +93,33 @@ func BenchmarkFetchAgainstCurl(b *testing.B) {
 	table := h.File(true).Chunks
 	u := nginx(b, dir) + "/rootfs"
 	b.SetBytes(size)
-	var ours, theirs time.Duration
-	for b.Loop() {
+	var ours, theirs, checked usage
+	shell := func(u *usage, cmds ...*exec.Cmd) {
 		begun := time.Now()
+		for i, c := range cmds {
+			if i > 0 {
+				if c.Stdin, err = cmds[i-1].StdoutPipe(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		for _, c := range cmds {
+			c.Stderr = os.Stderr
+			if err := c.Start(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for i := range cmds {
+			c := cmds[len(cmds)-1-i] // the reader of a pipe first
+			if err := c.Wait(); err != nil {
+				b.Fatalf("%s: %v", c, err)
+			}
+			u.cpu += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		}
+		u.wall += time.Since(begun)
+	}
+	for b.Loop() {
+		begun, before := time.Now(), cpu(b)
 		g, _ := impatient(Options{Stall: 5 * time.Second, What: "-"})
 		t, err := blob.New(size, table, 128<<20)
 		if err != nil {
@@ -113,14 +137,27 @@ func BenchmarkFetchAgainstCurl(b *testing.B) {
 		if err := <-done; err != nil {
 			b.Fatal(err)
 		}
-		ours += time.Since(begun)
-		begun = time.Now()
-		if out, err := exec.Command(curl, "-sS", "-o", "/dev/null", u).CombinedOutput(); err != nil {
-			b.Fatalf("curl: %v: %s", err, out)
-		}
-		theirs += time.Since(begun)
+		ours.wall += time.Since(begun)
+		ours.cpu += cpu(b) - before
+		shell(&theirs, exec.Command(curl, "-sS", "-o", "/dev/null", u))
+		shell(&checked, exec.Command(curl, "-sS", u), exec.Command("sha256sum"))
 	}
-	b.ReportMetric(float64(size)*float64(b.N)/ours.Seconds()/1e6, "fetch-MB/s")
-	b.ReportMetric(float64(size)*float64(b.N)/theirs.Seconds()/1e6, "curl-MB/s")
-	b.ReportMetric(100*theirs.Seconds()/ours.Seconds(), "%-of-curl")
+	for name, x := range map[string]usage{"fetch": ours, "curl": theirs, "curl+sha256sum": checked} {
+		b.ReportMetric(float64(size)*float64(b.N)/x.wall.Seconds()/1e6, name+"-MB/s")
+		b.ReportMetric(x.cpu.Seconds()*1e9/size/float64(b.N), name+"-CPU-s/GB")
+	}
+	b.ReportMetric(100*theirs.wall.Seconds()/ours.wall.Seconds(), "%-of-curl")
+	b.ReportMetric(100*checked.wall.Seconds()/ours.wall.Seconds(), "%-of-curl+sha256sum")
+}
+
+// usage is what something took.
+type usage struct{ wall, cpu time.Duration }
+
+// cpu is what this process has used so far.
+func cpu(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

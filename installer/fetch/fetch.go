@@ -1,8 +1,14 @@
 // Package fetch gets the files of a release over HTTP and HTTPS: small ones whole (the manifest and its signature), the
 // root file system in ranges, chunk by chunk, into a blob.Blob. URLs come in; verified bytes go out.
 //
-// It never gives up at the first fault and never goes on forever; it never shows a user name, a password or a query of a
-// URL; it never keeps a byte that the blob has not verified.
+// A Transfer has a list of sources that may change while it runs: origins and their mirrors, which are plain web servers,
+// and relays, which are machines that install too. Sources have tiers; those of the lowest tier that works are used
+// together, each as fast as it is, and the next tier takes over when they fail, until they answer again. What a
+// request brings far too slowly is asked for once more elsewhere, and the first good copy counts.
+//
+// It never gives up at the first fault and never goes on forever; it never shows a user name, a password, a ticket or a
+// query of a URL; it never keeps a byte that the blob has not verified, and never reads from a relay again that sent a
+// chunk with another SHA-256. Beside the blob's memory it has at most three chunks for each of Options.Connections.
 package fetch
 
 import (

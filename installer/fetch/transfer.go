@@ -42,15 +42,16 @@ type Transfer struct {
 	stream whole         // of whoever has that token
 	checks chan struct{} // as many tokens as chunks may be checked at the same time
 
-	mu       sync.Mutex
-	sources  []*source // those that are used
-	former   []*source // those that were, and brought something
-	runs     map[*run]struct{}
-	changed  chan struct{} // closed when a choice may turn out differently, then replaced
-	trouble  map[int]*trouble
-	troubled time.Time // when the first request of those that brought no byte until now began; zero if bytes come
-	lastWarn time.Time
-	free     [][]byte // buffers of image.ChunkSize capacity
+	mu        sync.Mutex
+	sources   []*source // those that are used
+	former    []*source // those that were, and brought something
+	runs      map[*run]struct{}
+	changed   chan struct{} // closed when a choice may turn out differently, then replaced
+	trouble   map[int]*trouble
+	troubled  time.Time // when the first request of those that brought no byte until now began; zero if bytes come
+	lastWarn  time.Time
+	lastHedge time.Time
+	free      [][]byte // buffers of image.ChunkSize capacity
 }
 
 // trouble is what is known of a chunk that came wrong.

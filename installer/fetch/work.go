@@ -252,7 +252,10 @@ func (t *Transfer) takeOver(s *source) *run {
 		x.retry = now.Add(t.o.Stall << min(x.slowTimes, 4))
 		t.change()
 	}
-	t.o.Report.Info("chunk %d comes at %d kB/s from %s: it is asked for once more", i, int(f.rate/1000), slow.source.shown)
+	if now.Sub(t.lastHedge) >= 5*time.Second {
+		t.lastHedge = now
+		t.o.Report.Info("chunk %d comes at %d kB/s from %s: it is asked for once more", i, int(f.rate/1000), slow.source.shown)
+	}
 	return r
 }
 
