@@ -89,6 +89,7 @@ type Blob struct {
 	toStore []int         // chunks for the keeper, in the order in which they came
 	storing bool          // the keeper puts a chunk into the store
 	more    chan struct{} // holds a token when the keeper has to look
+	copies  sync.Pool     // buffers for those who view what only the store has
 	keeper  sync.WaitGroup
 }
 

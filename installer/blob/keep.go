@@ -66,6 +66,7 @@ func (b *Blob) stopKeeping() {
 	for i := range b.here {
 		b.offer(i)
 	}
+	b.wake()
 }
 
 // look makes the keeper look whether there is something to be stored.
@@ -84,6 +85,9 @@ func (b *Blob) keep() {
 	for {
 		b.mu.Lock()
 		i, data := b.nextToStore()
+		if data == nil {
+			b.wake() // nobody waits for it any more
+		}
 		b.mu.Unlock()
 		if data == nil {
 			select {
@@ -153,7 +157,8 @@ func (b *Blob) lost(i int) {
 	}
 	c.stored = false
 	if c.state == present {
-		b.bare++
+		b.bare++ // and it is not tried again
+		b.look()
 		return
 	}
 	b.stats.Held -= b.length(i)
@@ -229,9 +234,15 @@ func (b *Blob) View(ctx context.Context, i int, hold time.Duration, use func(dat
 			return use(data)
 		case c.stored && c.state == missing:
 			b.mu.Unlock()
-			data, err := b.fromStore(i, nil)
+			buffer, ok := b.copies.Get().(*[image.ChunkSize]byte)
+			if !ok {
+				buffer = new([image.ChunkSize]byte)
+			}
+			data, err := b.fromStore(i, buffer[:])
 			if err == nil {
-				return use(data)
+				err = use(data)
+				b.copies.Put(buffer)
+				return err
 			}
 			b.mu.Lock()
 			b.lost(i)
