@@ -28,8 +28,8 @@ type Store interface {
 }
 
 // Keep keeps chunks for others, who get them with View, from now on: what half of the memory cannot hold is put into s, and
-// nothing that s has not taken gives way to what is fetched ahead. Chunks in s come back from there when a reader needs
-// them again. When s returns an error, chunks are dropped again as if Keep had not been called, and those in s stay there.
+// nothing that s has not taken gives way to what is fetched ahead, or to what a reader waits for while s is at work. Chunks in s come
+// back from there when a reader needs them again. When s returns an error, chunks are dropped again as if Keep had not been called, and those in s stay there.
 //
 // Keep(nil) does the same, and a later Keep with the first store goes on with it; there is no other store for a blob.
 // The store may be closed after the blob, and after the last View.
