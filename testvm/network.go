@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -281,3 +282,23 @@ func (n *Network) disown(m *Machine) {
 	defer n.mu.Unlock()
 	delete(n.machines, m)
 }
+
+// Sent is how many bytes the network's own end, where its servers are, has sent to its machines since it was made.
+func (n *Network) Sent() (int64, error) {
+	var sent int64
+	err := n.ns.Do(func() error {
+		br, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return err
+		}
+		sent = int64(br.Attrs().Statistics.TxBytes)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the bridge's counters: %w", err)
+	}
+	return sent, nil
+}
+
+// Command starts a program where the network's servers are.
+func (n *Network) Command(cmd *exec.Cmd) (*Process, error) { return n.ns.Start(cmd) }

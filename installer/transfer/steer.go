@@ -98,17 +98,22 @@ func (t *Transfer) apply(u plan.Upstreams) {
 		t.torrent.SetPeers(u.Peers)
 		t.torrent.SetRates(u.Rate, u.SendRate)
 	}
-	if u.Keep {
-		t.keep()
-	}
+	t.keep(u.Keep)
 	t.use()
 }
 
-// keep makes what memory does not hold stay on the disk.
-func (t *Transfer) keep() {
+// keep makes what memory does not hold stay on the disk, or no longer.
+func (t *Transfer) keep(wanted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.spill != nil || t.o.Spill == "" || t.o.Memory >= t.o.Size || t.b.Err() != nil {
+	switch {
+	case t.spill != nil && wanted:
+		t.b.Keep(t.spill)
+		return
+	case t.spill != nil:
+		t.b.Keep(nil)
+		return
+	case !wanted || t.o.Spill == "" || t.o.Memory >= t.o.Size || t.b.Err() != nil:
 		return
 	}
 	store, err := spill.New(spill.Options{Dir: t.o.Spill, Size: t.o.Size, Chunks: t.o.Chunks, Reserve: t.o.SpillReserve, Report: t.o.Report})

@@ -317,6 +317,7 @@ func layoutCases() []layoutCase {
 		{name: "uefi-mirror", firmware: testvm.UEFI, layout: preset(layout.Mirror, ""), disks: two, without: true, short: true},
 		{name: "uefi-4kn", firmware: testvm.UEFI, layout: preset(layout.LVM, ""), disks: []testvm.Disk{{Serial: "4KN", Bus: testvm.NVMe, BlockSize: 4096}}},
 		{name: "uefi-raid5-data", firmware: testvm.UEFI, layout: raid5(), disks: []testvm.Disk{{Serial: "SYSTEM"}, {Serial: "R1"}, {Serial: "R2"}, {Serial: "R3"}, {Serial: "D1"}, {Serial: "D2"}}},
+		{name: "bios-raid10-raid6-later", firmware: testvm.BIOS, layout: striped(), disks: []testvm.Disk{{Serial: "SYSTEM"}, {Serial: "R1"}, {Serial: "R2"}, {Serial: "R3"}, {Serial: "R4"}, {Serial: "D1"}, {Serial: "D2"}}},
 		{name: "both-simple-grub", firmware: testvm.BIOS, layout: layout.Layout{Firmware: layout.Both, BIOSLoader: layout.GRUB}},
 		{name: "secure-simple", firmware: testvm.SecureBoot, layout: preset(layout.Simple, "")},
 		{name: "secure-lvm", firmware: testvm.SecureBoot, layout: preset(layout.LVM, "")},
@@ -354,6 +355,29 @@ func raid5() layout.Layout {
 		}}},
 		Data: &layout.Data{},
 	}
+}
+
+// striped has a system disk, two arrays over four disks that share them, and data disks that the installed system formats when it starts
+// for the first time.
+func striped() layout.Layout {
+	l := layout.Layout{
+		Disks: []layout.Disk{{Name: "system", Match: layout.Hints{Serial: "SYS*"}, Partitions: []layout.Partition{
+			{Extent: layout.Extent{Size: "512MiB"}, Content: layout.Content{FS: "ext4", Mount: "/boot"}},
+			{Extent: layout.Extent{Size: "rest"}, Content: layout.Content{FS: "xfs", Mount: "/"}},
+		}}},
+		Arrays: []layout.Array{
+			{Name: "fast", Level: 10, Content: layout.Content{FS: "xfs", Mount: "/srv"}},
+			{Name: "safe", Level: 6, Content: layout.Content{FS: "ext4", Mount: "/opt"}},
+		},
+		Data: &layout.Data{When: "firstboot"},
+	}
+	for _, serial := range []string{"R1", "R2", "R3", "R4"} {
+		l.Disks = append(l.Disks, layout.Disk{Name: strings.ToLower(serial), Match: layout.Hints{Serial: serial}, Partitions: []layout.Partition{
+			{Extent: layout.Extent{Size: "2GiB"}, Content: layout.Content{Array: "fast"}},
+			{Extent: layout.Extent{Size: "2GiB"}, Content: layout.Content{Array: "safe"}},
+		}})
+	}
+	return l
 }
 
 func TestEveryLayoutComesOutAsDeclaredAndBootsFromItsDisks(t *testing.T) {
