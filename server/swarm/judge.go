@@ -23,6 +23,7 @@ type verdict struct {
 	slow     bool      // reads slowly: nobody reads from it
 	poor     bool      // serves slowly: nobody reads from it
 	trial    time.Time // since when it shows whether it is slow; zero if it does not
+	trialGot int64     // bytes that it had then
 	accused  string    // the order of the machine that is at fault if it is not
 	suspects int       // how many show that this one is not at fault
 
@@ -77,6 +78,7 @@ func (w *swarm) judge(now time.Time) {
 			w.best = m.said.Rate
 		}
 	}
+	var behind *member // the first of a chain: those after it only wait for it
 	for _, m := range w.ordered {
 		switch {
 		case m.silent(now) || !m.reads() || !m.placed:
@@ -87,10 +89,15 @@ func (w *swarm) judge(now time.Time) {
 			m.mark = time.Time{}
 			w.spare(m, now)
 		case m.parent != "":
-			w.watch(m, now)
+			if w.fallsBehind(m, now) && (behind == nil || w.above(behind, m)) {
+				behind = m
+			}
 		default:
 			w.turn(m, now)
 		}
+	}
+	if behind != nil {
+		w.suspect(behind, now)
 	}
 }
 
@@ -138,26 +145,47 @@ func (w *swarm) lagging(m, p *member, now time.Time) bool {
 	return lag > w.slack() && grown > w.slack()/8
 }
 
-// watch sees whether a machine is too slow for the one that it reads from: it goes to the chain's end, and so does the other,
-// until it shows whose fault it was. One that says that its disk is the reason is believed.
-func (w *swarm) watch(m *member, now time.Time) {
+// fallsBehind reports whether a machine is too slow for the one that it reads from.
+func (w *swarm) fallsBehind(m *member, now time.Time) bool {
 	p := w.members[m.parent]
-	if p == nil || m.said.Total-m.got(now) < w.slack() {
-		return
+	switch {
+	case p == nil || m.said.Total-m.got(now) < w.slack():
+		return false
+	case p.reads():
+		return w.lagging(m, p, now) && m.said.Rate < slowShare*p.said.Rate
 	}
-	if p.reads() && !(w.lagging(m, p, now) && m.said.Rate < slowShare*p.said.Rate) || !p.reads() && !w.belowOthers(m, now) {
+	return w.belowOthers(m, now)
+}
+
+// suspect sends a machine that falls behind to the chain's end, and the one that it reads from too, until it shows whose fault it
+// was. One that says that its disk is the reason is believed. Only one shows that at a time, and no more than a third of all are
+// thought slow: where many are, it is something else, and who is first does not matter.
+func (w *swarm) suspect(m *member, now time.Time) {
+	p := w.members[m.parent]
+	guilty, reading := 0, 0
+	for _, o := range w.members {
+		if !o.trial.IsZero() {
+			return
+		}
+		if o.silent(now) {
+			continue
+		}
+		if reading++; o.slow || o.poor {
+			guilty++
+		}
+	}
+	if guilty > 0 && guilty >= reading/3 {
 		return
 	}
 	w.stale = true
-	switch {
-	case !m.full.IsZero() && now.Sub(m.full) >= watchFor/2, m.headRate > 0 && m.headRate < slowShare*p.said.Rate:
+	if !m.full.IsZero() && now.Sub(m.full) >= watchFor/2 || m.headRate > 0 && m.headRate < slowShare*p.said.Rate {
 		m.slow = true
 		w.tell("machine reads slowly, and nobody reads from it any more", m, p)
-	default:
-		m.trial, m.accused = now, p.Order
-		p.suspects++
-		w.tell("machine falls behind: it shows with another source whose fault that is", m, p)
+		return
 	}
+	m.trial, m.trialGot, m.accused = now, m.said.Got, p.Order
+	p.suspects++
+	w.tell("machine falls behind: it shows with another source whose fault that is", m, p)
 }
 
 // spare has a machine that nobody waits for try another source when it has become slow beside itself.
@@ -218,7 +246,9 @@ func (w *swarm) settle(m *member, now time.Time) {
 	fast := m.said.Rate >= slowShare*could/float64(max(sharing, 1))
 	w.acquit(m)
 	w.stale = true
-	switch {
+	switch p := w.members[m.parent]; {
+	case p != nil && p.reads() && p.said.Got <= m.said.Got+w.slack()/4 && m.said.Got-m.trialGot < w.slack():
+		// It had to wait for the other source, which shows nothing.
 	case !fast:
 		m.slow = true
 		w.tell("machine reads slowly, and nobody reads from it any more", m, accused)

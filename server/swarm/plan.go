@@ -15,6 +15,7 @@ type node struct {
 	age   int   // order of joining
 	got   int64 // bytes that came
 	held  int64 // bytes that it can serve
+	left  int64 // bytes that it needs
 	done  bool  // reads no more
 	// leaf is true of a machine that nobody is to read from: it is slow, suspected, serves nothing or serves bad bytes.
 	leaf bool
@@ -208,24 +209,28 @@ func (c *chains) hang(n *node, previous map[string]string) {
 	free := func(p *node) bool {
 		return p != nil && p != n && !p.leaf && !n.avoid[p.id] && c.child[p.id] == "" && c.depth(p.id) < maxDepth+1
 	}
-	var best *node
+	var best, busy *node
 	for _, p := range c.nodes {
 		if free(p) && (best == nil || c.fitter(p, best, n)) {
 			best = p
 		}
+		if p != n && c.child[p.id] != "" && c.feeds(p, n) && (busy == nil || p.got < busy.got || p.got == busy.got && p.age > busy.age) {
+			busy = p
+		}
+	}
+	if best != nil && !c.feeds(best, n) && n.got-best.got > n.left { // it would wait for longer than it takes: rather one that feeds another too, or the origin
+		best = busy
 	}
 	if p := c.nodes[old]; best != nil && free(p) && c.feeds(p, n) && (c.leaves[old] <= c.leaves[best.id] || !c.feeds(best, n)) {
 		best = p // it stays unless another has fewer
 	}
-	switch {
-	case best != nil && (c.feeds(best, n) || c.nodes[old] == nil || !c.feeds(c.nodes[old], n)):
+	if p := c.nodes[old]; p != nil && c.feeds(p, n) && (best == nil || !c.feeds(best, n)) {
+		best = p // who reads from the same machine holds too little yet
+	}
+	if best == nil {
+		c.leaf(n, "")
+	} else {
 		c.leaf(n, best.id)
-	case best == nil && c.nodes[old] == nil:
-		c.leaf(n, "")
-	case c.nodes[old] != nil && c.feeds(c.nodes[old], n):
-		c.leaf(n, old) // who reads from the same machine holds too little yet
-	default:
-		c.leaf(n, "")
 	}
 }
 
