@@ -48,7 +48,9 @@ func (m *member) got(now time.Time) int64 {
 	return min(m.said.Total, m.said.Got+int64(m.said.Rate*max(age, 0)))
 }
 
-func (m *member) silent(now time.Time) bool { return now.Sub(m.heard) > silentAfter }
+func (m *member) silent(now time.Time) bool {
+	return now.Sub(m.heard) > max(silentAfter, time.Duration(3*float64(len(m.swarm.members))/crowd*float64(time.Second)))
+}
 
 // reads reports whether a machine still has something to read.
 func (m *member) reads() bool { return !m.said.Done }

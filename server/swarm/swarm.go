@@ -89,6 +89,7 @@ type swarm struct {
 	log     *slog.Logger
 	members map[string]*member // by order
 	joined  int                // how many ever
+	came    time.Time          // the last one
 	planned time.Time
 	stale   bool    // has to be planned anew
 	best    float64 // bytes a second: the most that any machine has read with
@@ -183,7 +184,7 @@ func (s *Server) member(who Machine, r plan.Swarm, now time.Time) (*member, erro
 		w = &swarm{image: who.Image, total: r.Total, log: s.o.Log, members: map[string]*member{}, entering: map[string]int{}, settled: s.began.Add(settleFor)}
 		s.swarms[key] = w
 	}
-	w.joined++
+	w.joined, w.came = w.joined+1, now
 	m = &member{Machine: who, swarm: w, age: w.joined, joined: now, given: map[string]bool{}, verdict: verdict{avoid: map[string]time.Time{}}}
 	if !m.Transport.Valid() {
 		m.Transport = plan.TransportHTTP

@@ -16,6 +16,7 @@ const (
 	mirrorID = "mirror" // and a number
 	spares   = 2        // sources besides the planned one, the one before that, and the origin
 	crowd    = 250      // machines of a swarm that may ask in each second
+	few      = 100      // machines of a swarm that ask more often while others join
 )
 
 // upstreams is the answer for a machine: from whom it is to read.
@@ -27,6 +28,8 @@ func (s *Server) upstreams(m *member, now time.Time) plan.Upstreams {
 	}
 	if n := len(w.members); n > crowd*plan.SwarmSeconds {
 		u.AskSeconds = float64(n) / crowd
+	} else if n <= few && now.Sub(w.came) < settleFor {
+		u.AskSeconds = 1 // who joins changes where others read from
 	}
 	if !m.placed && m.reads() {
 		return u // it is to go on as it does
@@ -82,9 +85,9 @@ func (w *swarm) sources(m *member, now time.Time) []*member {
 		add(w.members[p.parent])
 	}
 	planned := len(list)
-	few := w.holders[:min(len(w.holders), 4*spares)]
-	for i := range few {
-		h := few[(i+m.age)%len(few)] // not all the same ones
+	most := w.holders[:min(len(w.holders), 4*spares)]
+	for i := range most {
+		h := most[(i+m.age)%len(most)] // not all the same ones
 		if len(list) < planned+spares && (h.said.Done || h.said.Held >= w.slack()) && h.got(now) >= m.got(now) && !w.above(h, m) {
 			add(h)
 		}

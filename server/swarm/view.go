@@ -137,7 +137,7 @@ func (m *member) view(now time.Time, depth int) MachineView {
 	}{
 		{MarkBad, m.bad}, {MarkSlow, m.slow}, {MarkPoor, m.poor}, {MarkSuspected, m.suspects > 0 || !m.trial.IsZero()},
 		{MarkFull, m.said.Full && m.reads()}, {MarkSilent, m.silent(now)},
-		{MarkFallback, m.reads() && m.Transport == plan.TransportRelay && m.placed && main != "" && main != m.parent && m.parent != ""},
+		{MarkFallback, m.reads() && m.Transport == plan.TransportRelay && m.placed && main != "" && main != m.parent && m.parent != "" && now.Sub(m.since) > silentAfter},
 	} {
 		if k.is {
 			v.Marks = append(v.Marks, k.mark)
