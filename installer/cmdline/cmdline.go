@@ -84,6 +84,8 @@ type Args struct {
 	Transport plan.Transport
 	// Mirrors are absolute http or https URLs of the release's directory elsewhere, each with a slash at its end.
 	Mirrors []string
+	// Proxy is the http or https URL of a proxy for the release's files; nil is none.
+	Proxy *url.URL
 	// BootIF is the MAC address of the interface that the firmware booted from (BOOTIF=, as PXELINUX and iPXE write it); nil
 	// if nobody said.
 	BootIF net.HardwareAddr
@@ -96,7 +98,7 @@ type Args struct {
 
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
-	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror"}
+	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror", "proxy"}
 }
 
 // several are the arguments that may be given more than once with different values.
@@ -273,7 +275,7 @@ func (p *parser) param(param Param) {
 	}
 	switch {
 	case old[0] == param.Value:
-	case key == "manifest" || key == "server": // either may hold a password
+	case key == "manifest" || key == "server" || key == "proxy": // each may hold a password
 		p.bad("argument %s is given twice with different values: give it once", param.Key)
 	default:
 		p.bad("argument %s is given twice with different values, %q and %q: give it once", param.Key, old[0], param.Value)
@@ -309,6 +311,13 @@ func (p *parser) value(key, value string) {
 			return
 		}
 		p.args.Manifest = value
+	case "proxy":
+		u, err := checkAddress(value)
+		if err != nil {
+			p.bad("argument %sproxy=: %w", Prefix, err)
+			return
+		}
+		p.args.Proxy = u
 	case "server":
 		if err := checkServer(value); err != nil {
 			p.bad("argument %sserver=: %w", Prefix, err)

@@ -54,6 +54,10 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 	if err != nil || !slices.Equal(a.Disks, []string{"B", "A"}) || !slices.Equal(a.Unseal, []string{"SN-1", "SN-2"}) || !a.Fresh || a.Preset != layout.Mirror || a.Done != DoneKexec {
 		t.Errorf("several disks: %+v, %v", a, err)
 	}
+	a, err = Parse(manifest + "imgbuild.transport=torrent imgbuild.mirror=http://10.0.0.2/demo/1 imgbuild.mirror=https://10.0.0.3/demo/1/ imgbuild.proxy=http://10.0.0.4:3128")
+	if err != nil || a.Transport != plan.TransportTorrent || !slices.Equal(a.Mirrors, []string{"http://10.0.0.2/demo/1/", "https://10.0.0.3/demo/1/"}) || a.Proxy.Host != "10.0.0.4:3128" {
+		t.Errorf("ways to the files: %+v, %v", a, err)
+	}
 	a, err = Parse(manifest + "imgbuild.mode=preview")
 	if err != nil || a.Mode != ModePreview || a.Done != DoneWait {
 		t.Errorf("a preview is there to be read: %+v, %v", a, err)
@@ -71,6 +75,9 @@ func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 	for name, c := range map[string]struct{ line, want string }{
 		"nothing asked":                  {"quiet", "nothing on the kernel command line says what to do"},
 		"a mode without a release":       {"imgbuild.mode=install", "needs a release: add imgbuild.manifest=URL"},
+		"a relay without a server":       {manifest + "imgbuild.transport=relay", "imgbuild.transport=relay reads from machines that a server names"},
+		"a proxy of another kind":        {manifest + "imgbuild.proxy=socks5://10.0.0.1", "use http:// or https://"},
+		"a mirror without a host":        {manifest + "imgbuild.mirror=demo/1", "imgbuild.mirror=: the URL starts with"},
 		"a misspelt mode":                {manifest + "imgbuild.mode=instal", "was install meant?"},
 		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install, preview, inspect"},
 		"two manifests":                  {manifest + "imgbuild.manifest=http://b/x.json", "given twice with different values"},
