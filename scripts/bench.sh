@@ -25,11 +25,11 @@ IMGBUILD_BENCH_SQUASHFS=$PWD/build/bench/demo/1/rootfs.squashfs
 export IMGBUILD_BENCH_SQUASHFS
 
 for dir in /dev/shm /var/tmp; do
-    say "unpacking it to $dir ($(stat -f -c %T "$dir")) with the installer's unpacker, and with unsquashfs"
+    say "unpacking it to $dir ($(stat -f -c %T "$dir")) with the installer's unpacker, with unsquashfs, and while it is fetched"
     work=$(mktemp -d "$dir/imgbuild-bench.XXXXXX")
     # shellcheck disable=SC2064 # the directory of now is meant
     trap "rm -rf '$work'" EXIT
-    IMGBUILD_BENCH_DIR=$work run UnpackAgainst -benchtime 3x ./installer/unpack
+    IMGBUILD_BENCH_DIR=$work run 'Unpack(Against|While)' -benchtime 3x ./installer/unpack
     rm -rf "$work"
 done
 
