@@ -159,7 +159,11 @@ func (t *team) hand(ctx context.Context, s *source, r *run, i int) error {
 		return context.Cause(ctx)
 	}
 	t.mu.Lock()
-	data, from, twins := r.buf, s, r.twin
+	data, from := r.buf, s
+	var twins *twin
+	if r.twin != nil && r.twin.chunk == i {
+		twins, r.twin = r.twin, nil
+	}
 	if r.mixed {
 		from = nil
 	}
@@ -169,7 +173,7 @@ func (t *team) hand(ctx context.Context, s *source, r *run, i int) error {
 		r.first++
 		r.n--
 	}
-	r.buf, r.mixed, r.twin = nil, false, nil
+	r.buf, r.mixed = nil, false
 	t.mu.Unlock()
 	t.beside.Go(func() {
 		t.check(s, from, i, data, claim, twins, r)
@@ -190,7 +194,7 @@ func (t *team) check(s, from *source, i int, data []byte, claim bool, w *twin, r
 	switch {
 	case err == nil:
 		delete(t.trouble, i)
-		if w != nil && w.chunk == i {
+		if w != nil {
 			if w.won {
 				return
 			}

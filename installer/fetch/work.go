@@ -219,8 +219,8 @@ func (t *Transfer) takeOver(s *source) *run {
 		}
 	}
 	for r := range t.runs {
-		if r.source == nil {
-			continue
+		if r.source == nil || r.n > 0 && r.first != int(r.pos/image.ChunkSize) {
+			continue // nobody is asked, or a chunk that is complete is about to be handed on
 		}
 		f := flight{source: -1, relay: r.source.view().relay, taken: r.twin != nil, age: now.Sub(r.began),
 			silent: now.Sub(r.heard), left: r.end - r.pos, rate: r.speed(now)}
