@@ -65,10 +65,13 @@ func (c *Client) work(ctx context.Context) {
 	for {
 		select {
 		case <-c.woken:
+		case <-c.dialing:
+			c.dial()
 		case <-ticker.C:
 			c.find(ctx)
 			c.dial()
 			c.stale()
+			c.nudge()
 		case <-ctx.Done():
 			return
 		}
@@ -125,8 +128,10 @@ func (c *Client) dial() {
 		}
 	}
 	var wanted []library.PeerInfo
+	again := time.Since(c.dialed) >= time.Second
 	for _, a := range c.planned {
-		if !open[a] {
+		if !open[a] && again {
+			c.dialed = time.Now()
 			wanted = append(wanted, library.PeerInfo{Addr: net.TCPAddrFromAddrPort(a), Source: library.PeerSourceDirect})
 		}
 	}

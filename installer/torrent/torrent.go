@@ -47,6 +47,7 @@ type Client struct {
 	woken    chan struct{} // there may be something to be done
 	taking   chan struct{} // take may look again
 	claiming chan struct{} // claim may look again
+	dialing  chan struct{} // there are other planned peers
 	most     int           // jobs
 
 	mu       sync.Mutex // never held while the library is called
@@ -66,6 +67,7 @@ type Client struct {
 	spare    [][]byte
 
 	planned []netip.AddrPort
+	dialed  time.Time                 // when those that are not connected were last asked for
 	listens map[*library.PeerConn]int // the port where a peer takes connections
 
 	ready     bool
@@ -75,6 +77,8 @@ type Client struct {
 	lure      bool // a piece is wanted for show: see beckon
 
 	lastByte  time.Time
+	nudged    time.Time
+	refused   bool // a peer refused a request since
 	raw, got  int64
 	known     int64 // distinct bytes in the blob that peers were told of
 	badChunks int
@@ -91,7 +95,7 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, size: o.Blob.Size(), woken: make(chan struct{}, 1), claiming: make(chan struct{}, 1),
-		taking: make(chan struct{}, 1), unknown: -1, ahead: metafile.PieceSize,
+		taking: make(chan struct{}, 1), dialing: make(chan struct{}, 1), unknown: -1, ahead: metafile.PieceSize,
 		good: roaring.New(), jobs: map[int]*job{}, listens: map[*library.PeerConn]int{},
 		limitIn: rate.NewLimiter(rate.Inf, burst), limitOut: rate.NewLimiter(rate.Inf, burst),
 		in: report.NewMeter(sourceID, 0), out: report.NewMeter(sourceID, 0),
@@ -195,7 +199,11 @@ func (c *Client) callbacks() library.Callbacks {
 		},
 		ReadMessage: func(_ *library.PeerConn, m *pp.Message) {
 			switch m.Type {
-			case pp.Have, pp.Bitfield, pp.HaveAll, pp.Unchoke, pp.Reject:
+			case pp.Reject:
+				c.mu.Lock()
+				c.refused = true
+				c.mu.Unlock()
+			case pp.Have, pp.Bitfield, pp.HaveAll, pp.Unchoke:
 				c.look()
 			}
 		},
@@ -223,8 +231,8 @@ func (c *Client) SetPeers(peers []string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.planned = planned
-	c.look()
+	c.planned, c.dialed = planned, time.Time{}
+	signal(c.dialing)
 }
 
 // SetRates sets the most that is read and sent, in bytes a second; 0 is no limit. It works while the client runs.

@@ -33,6 +33,9 @@ const (
 	mostAhead  = 8 * metafile.PieceSize
 	// window is how many pieces are wanted when several peers have them.
 	window = 8
+	// patience is how long nothing may come before the library is made to look again whom to ask: longer than other clients take to
+	// answer (transmission does it twice a second).
+	patience = 2 * time.Second
 )
 
 // late notes that the pipe was empty before the next piece came though that could have been asked for earlier. The caller holds the lock.
@@ -53,15 +56,42 @@ func (c *Client) want(peers []peer) {
 			p.SetPriority(demand)
 			continue
 		}
+		c.tell(k, func() { p.SetPriority(demand) })
+	}
+}
+
+// tell makes a piece news: the library does not know whether it is here, and then it does. In between, change is called.
+func (c *Client) tell(k int, change func()) {
+	p := c.torrent.Piece(k)
+	for _, unknown := range []int{k, -1} {
 		c.mu.Lock()
-		c.unknown = k
+		c.unknown = unknown
 		c.mu.Unlock()
-		p.UpdateCompletion() // the library does not know whether it is here,
-		p.SetPriority(demand)
-		c.mu.Lock()
-		c.unknown = -1
-		c.mu.Unlock()
-		p.UpdateCompletion() // and now it does: that is news
+		p.UpdateCompletion()
+		if unknown == k {
+			change()
+		}
+	}
+}
+
+// nudge makes the library look again whom to ask when nothing comes any more: after a peer refused something, it would wait for news.
+func (c *Client) nudge() {
+	c.mu.Lock()
+	first := -1
+	since := time.Since(c.nudged)
+	if c.missing > 0 && (c.refused || time.Since(c.lastByte) > patience && since > patience) {
+		c.nudged, c.refused = time.Now(), false
+		for _, j := range c.order {
+			for n := 0; n < j.pieces && first < 0; n++ {
+				if k := j.i*chunkPieces + n; c.pieces[k] == wanted {
+					first = k
+				}
+			}
+		}
+	}
+	c.mu.Unlock()
+	if first >= 0 {
+		c.tell(first, func() {})
 	}
 }
 
@@ -169,7 +199,7 @@ func (c *Client) claim(ctx context.Context) {
 	for {
 		c.mu.Lock()
 		free := c.most - len(c.order)
-		may := c.ready && free > 0
+		may := c.ready && free > 0 && c.down == nil
 		claimCtx, stop := context.WithCancel(ctx)
 		c.stopClaim = stop
 		c.mu.Unlock()
@@ -194,10 +224,14 @@ func (c *Client) claim(ctx context.Context) {
 			continue
 		}
 		c.mu.Lock()
-		for i := first; i < first+n; i++ {
+		down := c.down != nil
+		for i := first; i < first+n && !down; i++ {
 			c.begin(i)
 		}
 		c.mu.Unlock()
+		if down {
+			c.o.Blob.Unclaim(first, n)
+		}
 		c.look()
 	}
 }
