@@ -1,8 +1,9 @@
 #!/bin/sh
 # Prints what imgbuild takes, beside the tool that people would use instead, measured in the same run: building against
-# dnf and mksquashfs by hand, unpacking against unsquashfs, the sizes of the initramfs, and imgserve in a boot storm against
-# dnsmasq and nginx. Needs root, make setup-test and make build. BENCH_COUNT= repeats each but the storm (default 1);
-# BENCH_MACHINES= is how many machines start (default 1000,10000).
+# dnf and mksquashfs by hand, unpacking against unsquashfs, the sizes of the initramfs, imgserve in a boot storm against
+# dnsmasq and nginx, and machines that install at the same time against what their cables can do. Needs root, make setup-test and
+# make build. BENCH_COUNT= repeats each but the storm and the swarms (default 1); BENCH_MACHINES= is how many machines start
+# (default 1000,10000), BENCH_SWARM= how many install at the same time (default 1,4,8,16,32).
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-go}
@@ -38,3 +39,9 @@ run InitramfsWith ./initramfs
 
 say "a boot storm: imgserve with SQLite, then dnsmasq and nginx for the parts that they can do"
 build/testvm storm --release build/bench/demo/1 --machines "${BENCH_MACHINES:-1000,10000}"
+
+say "machines that install at the same time, each behind a cable of its own: the last one's time beside the least that the cables allow"
+build/testvm swarm --machines "${BENCH_SWARM:-1,4,8,16,32}" --transport http,relay,torrent
+
+say "the same, with something that goes wrong: what it costs"
+build/testvm swarm --transport '' --faults 10 --size 128MiB
