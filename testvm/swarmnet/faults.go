@@ -39,9 +39,7 @@ func faults() []fault {
 		{name: "the origin dies when the machines have all chunks", happen: originDies},
 		{name: "a fifth of the machines dies", happen: machinesDie},
 		{name: "a fifth of the machines dies, over torrent", transport: plan.TransportTorrent, happen: machinesDie},
-		{name: "a machine spoils every tenth chunk", before: second(func(s *machineSpec) {
-			s.change = and(s.change, func(c *machineConfig) { c.Corrupt = 10 })
-		}), check: spoilerIsFound},
+		{name: "a machine spoils every tenth chunk", before: spoil, check: spoilerIsFound},
 		{name: "a machine has a tenth of the others' cable", before: second(func(s *machineSpec) { s.link.Rate /= 10 })},
 		{name: "a machine's cable loses 5 % of the packets", before: second(func(s *machineSpec) { s.link.Loss = 0.05 })},
 		{name: "a machine's disk has a quarter of its cable's rate", before: second(func(s *machineSpec) {
@@ -111,6 +109,15 @@ func machinesDie(ctx context.Context, s *scene) error {
 		}
 		k.kill()
 		s.dead[k.i] = true
+	}
+	return nil
+}
+
+// spoil has the first machine spoil what it passes on. The others come when it is the only one that they can read from.
+func spoil(s *scene) error {
+	s.specs[0].change = and(s.specs[0].change, func(c *machineConfig) { c.Corrupt = 10 })
+	for range len(s.specs) - 1 {
+		s.late = append(s.late, 0.3)
 	}
 	return nil
 }
