@@ -61,9 +61,18 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) work(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	quiet := time.NewTimer(tick)
+	defer quiet.Stop()
+	var peers []peer
 	c.dial()
 	for {
+		if d := c.untilPoke(); d > 0 {
+			quiet.Reset(d)
+		}
 		select {
+		case <-quiet.C:
+			c.poke(peers)
+			continue
 		case <-c.woken:
 		case <-c.dialing:
 			c.dial()
@@ -76,7 +85,7 @@ func (c *Client) work(ctx context.Context) {
 			return
 		}
 		c.settle()
-		peers := c.watch()
+		peers = c.watch()
 		c.want(peers)
 		c.beckon(peers)
 	}

@@ -79,6 +79,8 @@ type Client struct {
 	lastByte  time.Time
 	nudged    time.Time
 	refused   bool // a peer refused a request since
+	poked     time.Time
+	pause     time.Duration // how long nothing may come before the next poke
 	raw, got  int64
 	known     int64 // distinct bytes in the blob that peers were told of
 	badChunks int
@@ -95,7 +97,7 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, size: o.Blob.Size(), woken: make(chan struct{}, 1), claiming: make(chan struct{}, 1),
-		taking: make(chan struct{}, 1), dialing: make(chan struct{}, 1), unknown: -1, ahead: metafile.PieceSize,
+		taking: make(chan struct{}, 1), dialing: make(chan struct{}, 1), unknown: -1, ahead: metafile.PieceSize, pause: firstPoke,
 		good: roaring.New(), jobs: map[int]*job{}, listens: map[*library.PeerConn]int{},
 		limitIn: rate.NewLimiter(rate.Inf, burst), limitOut: rate.NewLimiter(rate.Inf, burst),
 		in: report.NewMeter(sourceID, 0), out: report.NewMeter(sourceID, 0),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	library "github.com/anacrolix/torrent"
+	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"imgbuild/image"
 	metafile "imgbuild/image/torrent"
@@ -92,6 +93,47 @@ func (c *Client) nudge() {
 	c.mu.Unlock()
 	if first >= 0 {
 		c.tell(first, func() {})
+	}
+}
+
+// pokes are how long nothing may come before peers are poked, at first and at most.
+const firstPoke, lastPoke = 25 * time.Millisecond, time.Second
+
+// pokeMessage asks for a part of the metainfo that is far beyond its end (BEP 9): whoever gets it answers that there is none.
+const pokeMessage = "d8:msg_typei0e5:piecei1048576ee"
+
+// untilPoke is how long from now on peers are to be poked, and 0 if nothing is expected of them.
+func (c *Client) untilPoke() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.missing == 0 {
+		return 0
+	}
+	if c.lastByte.After(c.poked) {
+		c.pause = firstPoke
+	}
+	since := c.lastByte
+	if c.poked.After(since) {
+		since = c.poked
+	}
+	return max(time.Until(since.Add(c.pause)), time.Millisecond)
+}
+
+// poke sends peers a message that makes them answer. The library's goroutine that writes to a peer can miss that there is something to be
+// written, when it is told so just before it falls asleep; it then sleeps on until it is told of something else. This wakes
+// it on both sides.
+func (c *Client) poke(peers []peer) {
+	c.mu.Lock()
+	due := c.missing > 0 && time.Since(c.lastByte) >= c.pause && time.Since(c.poked) >= c.pause
+	if due {
+		c.poked, c.pause = time.Now(), min(2*c.pause, lastPoke)
+	}
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	for _, p := range peers {
+		_ = p.conn.WriteExtendedMessage(pp.ExtensionNameMetadata, []byte(pokeMessage)) // a peer without that extension cannot be poked
 	}
 }
 
