@@ -157,9 +157,6 @@ func (p piece) MarkNotComplete() error {
 	defer c.mu.Unlock()
 	if j := c.jobs[i]; j != nil && c.pieces[p.k] == wanted {
 		came := &j.came[p.k%chunkPieces]
-		if *came == p.length {
-			c.badPieces++
-		}
 		c.missing += *came
 		*came = 0
 	}

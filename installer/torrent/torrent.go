@@ -84,7 +84,6 @@ type Client struct {
 	raw, got  int64
 	known     int64 // distinct bytes in the blob that peers were told of
 	badChunks int
-	badPieces int
 	banned    int
 	stalls    int
 	down      error
