@@ -9,11 +9,12 @@ import (
 
 // view is what a decision knows of one source.
 type view struct {
-	tier  int
-	relay bool // another machine: it is read from by one connection, in order
-	whole bool // it sends whole files only, and is asked after all that send ranges
-	down  bool // it is not asked any more
-	avoid bool // it is not asked for this run
+	tier    int
+	relay   bool // another machine: it is read from by one connection, in order
+	ordered bool // its chunks are to come in the order of the file
+	whole   bool // it sends whole files only, and is asked after all that send ranges
+	down    bool // it is not asked any more
+	avoid   bool // it is not asked for this run
 	// suspect is true from a fault until bytes come again, or an answer while others are in use. It is not asked before retry.
 	suspect bool
 	retry   time.Time
@@ -146,6 +147,8 @@ func runChunks(v view, most, connections, memory int) int {
 	switch {
 	case v.relay:
 		return max(min(relayRun, memory/2), 1)
+	case v.ordered:
+		return 1
 	case v.rate > 0:
 		most = min(most, int(v.rate*runLength.Seconds()/image.ChunkSize))
 	default:

@@ -101,6 +101,7 @@ func TestARequestIsAsLongAsItsSourceIsFast(t *testing.T) {
 		"a relay":                     {view{relay: true, rate: 1}, 8, 100, 16},
 		"a relay and little memory":   {view{relay: true}, 8, 10, 5},
 		"a relay and hardly any":      {view{relay: true}, 8, 1, 1},
+		"in the order of the file":    {view{ordered: true, rate: 1e9}, 8, 100, 1},
 		"nobody knows":                {view{}, 8, 100, 2},
 		"fast":                        {view{rate: 1e9}, 8, 100, 8},
 		"at 3 MiB/s":                  {view{rate: 3 << 20}, 8, 100, 6},

@@ -104,7 +104,7 @@ func (s *source) drop(why error) {
 }
 
 func (s *source) view() view {
-	return view{tier: s.Tier, relay: s.Kind == plan.SourceRelay, whole: s.whole, down: s.down != nil,
+	return view{tier: s.Tier, relay: s.Kind == plan.SourceRelay, ordered: s.Ordered, whole: s.whole, down: s.down != nil,
 		suspect: s.suspect, retry: s.retry, probing: s.probing, busy: s.busy, odd: s.odd + s.bad, rate: s.rate}
 }
 

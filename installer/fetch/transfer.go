@@ -28,6 +28,9 @@ type Source struct {
 	Rate int64
 	// Tier says when it is used: the sources of the lowest tier that works are used together.
 	Tier int
+	// Ordered has its chunks asked for one by one, so that they come in the order of the file although several requests are under
+	// way: others read them from this machine in that order. A relay's always do.
+	Ordered bool
 }
 
 // Transfer is one blob on its way, from sources that have the same bytes. All methods may be called from any goroutine.

@@ -146,7 +146,7 @@ func sources(planned []plan.Upstream, own []fetch.Source, transport plan.Transpo
 		s := fetch.Source{ID: u.ID, URL: u.URL, Ticket: u.Ticket, Kind: u.Kind, Rate: u.Rate, Tier: i}
 		switch {
 		case u.Kind == plan.SourceOrigin:
-			s.Tier, origin = tierOrigin, true
+			s.Tier, s.Ordered, origin = tierOrigin, transport == plan.TransportRelay, true
 		case transport != plan.TransportRelay:
 			continue
 		}

@@ -123,7 +123,7 @@ func (t *Transfer) Blob() *blob.Blob { return t.b }
 func (t *Transfer) origins() []fetch.Source {
 	list := make([]fetch.Source, len(t.o.URLs))
 	for i, u := range t.o.URLs {
-		list[i] = fetch.Source{ID: "mirror-" + strconv.Itoa(i), URL: u, Kind: plan.SourceOrigin, Tier: tierOrigin}
+		list[i] = fetch.Source{ID: "mirror-" + strconv.Itoa(i), URL: u, Kind: plan.SourceOrigin, Tier: tierOrigin, Ordered: t.o.Transport == plan.TransportRelay}
 	}
 	list[0].ID = "origin"
 	return list

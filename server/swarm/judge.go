@@ -13,6 +13,7 @@ const (
 	trialFor   = 8 * time.Second  // and then shows with another source whose fault it was
 	turnAfter  = 6 * time.Second  // a head has read from the origin for so long when another tries whether it can do better
 	turnEvery  = 15 * time.Second // and no other does so soon after
+	turnWorth  = 45 * time.Second // it costs some seconds, so that much has to be left
 	avoidFor   = 30 * time.Second // a machine that could not be read from is not tried again by the same reader
 	slowShare  = 0.6              // of the rate that it could have: less is slow
 	mostBehind = 16 << 20         // bytes; for small files it is less
@@ -284,7 +285,7 @@ func (w *swarm) acquit(m *member) {
 // when the first has become slow. Everybody's rate is the first one's: nothing else could show that it is slow.
 func (w *swarm) turn(h *member, now time.Time) {
 	c := w.reader(h, now)
-	if c == nil || c.said.Rate < slowShare*h.said.Rate || now.Sub(h.since) < turnAfter || h.said.Rate <= 0 || float64(h.said.Total-h.got(now)) < 10*h.said.Rate {
+	if c == nil || c.said.Rate < slowShare*h.said.Rate || now.Sub(h.since) < turnAfter || h.said.Rate <= 0 || float64(h.said.Total-h.got(now)) < turnWorth.Seconds()*h.said.Rate {
 		return
 	}
 	disk := !h.full.IsZero() && now.Sub(h.full) >= watchFor && c.full.IsZero()
