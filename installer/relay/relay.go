@@ -46,6 +46,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	secret  []byte
+	known   chan struct{} // closed when there is a secret
 	sent    int64
 	open    map[net.Conn]struct{} // all connections
 	readers map[net.Conn]struct{} // those that have shown a ticket
@@ -58,7 +59,7 @@ type Stats struct {
 	Readers int     // connections that have shown a ticket
 }
 
-// New listens. Until SetSecret was called, nobody gets anything.
+// New listens. Until SetSecret was called, everybody waits.
 func New(o Options) (*Server, error) {
 	if o.Listen == "" {
 		o.Listen = ":0"
@@ -69,7 +70,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		o: o, listener: listener, pace: newPace(), meter: report.NewMeter("relay", 0), hold: Hold, timeout: writeTimeout,
-		open: map[net.Conn]struct{}{}, readers: map[net.Conn]struct{}{},
+		known: make(chan struct{}), open: map[net.Conn]struct{}{}, readers: map[net.Conn]struct{}{},
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc(plan.ChunksPath, s.serve)
@@ -95,11 +96,31 @@ func (w warnings) Write(p []byte) (int, error) {
 // Port is the port that is listened at.
 func (s *Server) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
 
-// SetSecret sets what tickets are checked with.
+// SetSecret sets what tickets are checked with. A nil one is passed over.
 func (s *Server) SetSecret(secret []byte) {
+	if len(secret) == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.secret == nil {
+		close(s.known)
+	}
 	s.secret = slices.Clone(secret)
+}
+
+// hasSecret waits for the secret: the server names this machine to others as soon as it has heard of it, which may be before its
+// answer is here.
+func (s *Server) hasSecret(ctx context.Context) bool {
+	timer := time.NewTimer(s.hold)
+	defer timer.Stop()
+	select {
+	case <-s.known:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // SetRate bounds what all readers get together, in bytes a second; 0 is no limit.

@@ -204,9 +204,45 @@ func TestNobodyGetsAByteWithoutAGoodTicket(t *testing.T) {
 	if r := ask(func(r *http.Request) {}); r.StatusCode != 206 {
 		t.Errorf("with a ticket: %s", r.Status)
 	}
-	s.SetSecret(nil)
+	s.SetSecret([]byte("another one"))
 	if r := ask(func(r *http.Request) {}); r.StatusCode != 401 {
-		t.Errorf("after the secret was taken away: %s", r.Status)
+		t.Errorf("with a ticket of the secret before: %s", r.Status)
+	}
+}
+
+// The server may name a machine to others before the machine has its secret.
+func TestWhoComesBeforeTheSecretWaitsForIt(t *testing.T) {
+	data, table := random(t, image.ChunkSize)
+	unknown := func(s *Server) { s.secret, s.known = nil, make(chan struct{}) }
+	s, b, _ := start(t, len(data), table, image.ChunkSize, unknown, holds(time.Millisecond))
+	if err := b.Put(0, data); err != nil {
+		t.Fatal(err)
+	}
+	r, err := client(t).Do(request(t.Context(), s, "GET", "bytes=0-9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if r.StatusCode != 503 || r.Header.Get(Header) != Waiting {
+		t.Errorf("without a secret: %s, %q", r.Status, r.Header.Get(Header))
+	}
+	s, b, _ = start(t, len(data), table, image.ChunkSize, unknown, holds(time.Minute))
+	if err := b.Put(0, data); err != nil {
+		t.Fatal(err)
+	}
+	status := make(chan int, 1)
+	go func() {
+		r, err := client(t).Do(request(t.Context(), s, "GET", "bytes=0-9"))
+		if err != nil {
+			status <- 0
+			return
+		}
+		r.Body.Close()
+		status <- r.StatusCode
+	}()
+	s.SetSecret(secret)
+	if got := <-status; got != 206 {
+		t.Errorf("when the secret has come: %d", got)
 	}
 }
 

@@ -27,6 +27,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "chunks are only read", http.StatusMethodNotAllowed)
 		return
 	}
+	if !s.hasSecret(r.Context()) {
+		unavailable(w, Waiting)
+		return
+	}
 	if !s.authorised(r, time.Now()) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		w.Header().Set("Connection", "close")
