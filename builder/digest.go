@@ -188,6 +188,13 @@ func (p *Plan) sourcesDigest() (string, error) {
 			return "", fmt.Errorf("read the source of the profile's file %s: %w", name, err)
 		}
 	}
+	for _, c := range pr.Initramfs.CACerts {
+		sum, err := fileDigest(c)
+		if err != nil {
+			return "", fmt.Errorf("read the profile's CA: %w", err)
+		}
+		all = append(all, c, sum)
+	}
 	for _, s := range pr.Scripts {
 		if s.File == "" {
 			continue

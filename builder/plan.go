@@ -234,6 +234,9 @@ func initramfsLines(p *profiles.Profile) []string {
 	if len(i.Firmware) > 0 {
 		out = append(out, "firmware "+strings.Join(i.Firmware, " "))
 	}
+	if len(i.CACerts) > 0 {
+		out = append(out, "CAs "+strings.Join(i.CACerts, " "))
+	}
 	var tools []string
 	for _, t := range initramfsTools(p) {
 		tools = append(tools, t.Name)

@@ -85,6 +85,19 @@ func torrentCost(in bool, installer, other int64, r initramfs.Report) string {
 		progress.Bytes(installer), progress.Bytes(other), progress.Bytes(r.OtherPacked-r.InstallerPacked), progress.Bytes(r.Packed))
 }
 
+// caCerts are the CAs that the profile adds for the installer, in PEM form.
+func caCerts(p *profiles.Profile) ([]byte, error) {
+	var all []byte
+	for _, file := range p.Initramfs.CACerts {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the profile's CA: %w", err)
+		}
+		all = append(append(all, data...), '\n')
+	}
+	return all, nil
+}
+
 // initramfs assembles the mini initramfs.
 func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	p := b.o.Profile
@@ -100,9 +113,13 @@ func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	authorities, err := caCerts(p)
+	if err != nil {
+		return outcome{}, err
+	}
 	b.chooseTools()
 	o := initramfs.Options{
-		Root: b.root, KernelRelease: b.release, Installer: installer, Other: other, PublicKey: public,
+		Root: b.root, KernelRelease: b.release, Installer: installer, Other: other, PublicKey: public, CACerts: authorities,
 		Network: p.Initramfs.Network, Storage: p.Initramfs.Storage, ExtraModules: unique(append(needsOf(p).modules, p.Initramfs.Modules...)), Firmware: p.Initramfs.Firmware,
 		Tools: b.tools, Files: initramfsFiles(b.loaders), Small: p.Pack.Level == "release", SourceDate: b.date,
 	}
@@ -125,7 +142,7 @@ func (b *build) initramfs(ctx context.Context) (outcome, error) {
 	b.runner.Note("tools: %v", report.Tools)
 	b.runner.Note("bytes by section: %v", report.BySection)
 	b.note("%s", torrentCost(withTorrent(p), int64(len(installer)), int64(len(other)), report))
-	if report.CABundle == "" {
+	if report.CABundle == "" && len(authorities) == 0 {
 		b.note("the image has no CA certificates, so the installer cannot fetch over https; add the package ca-certificates")
 	}
 	if b.files[image.InitramfsFile], err = b.describe(ctx, out, false); err != nil {

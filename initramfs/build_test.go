@@ -75,6 +75,7 @@ func TestBuild(t *testing.T) {
 	t.Run("files lie where the installer looks", func(t *testing.T) {
 		for name, want := range map[string]string{
 			"etc/imgbuild/release.pub":                     "key\n",
+			"etc/ssl/certs/imgbuild.crt":                   "own CA\n",
 			"etc/ssl/certs/ca-certificates.crt":            "certificates\n",
 			"etc/passwd":                                   "root:x:0:0:root:/root:/bin/sh\n",
 			"etc/mke2fs.conf":                              "[defaults]\n",

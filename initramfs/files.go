@@ -15,6 +15,8 @@ const (
 	PublicKeyPath = "/etc/imgbuild/release.pub"
 	// CABundlePath is where Go's crypto/x509 looks first for the certificates of authorities.
 	CABundlePath = "/etc/ssl/certs/ca-certificates.crt"
+	// CACertsPath has those that the caller adds; crypto/x509 reads all files of that directory.
+	CACertsPath = "/etc/ssl/certs/imgbuild.crt"
 )
 
 // addInstaller adds /init and the release key.
@@ -69,6 +71,11 @@ func addFiles(a *archive, root *tree, o Options) (bundle string, err error) {
 			continue
 		}
 		if err := a.addBytes(sectionFiles, account.name, 0o644, []byte(account.line), "the account of root"); err != nil {
+			return "", err
+		}
+	}
+	if len(o.CACerts) > 0 {
+		if err := a.addBytes(sectionFiles, CACertsPath, 0o644, o.CACerts, "the added certificates of authorities"); err != nil {
 			return "", err
 		}
 	}

@@ -156,7 +156,7 @@ func kernelFiles() map[string][]byte {
 // smallOptions are options that succeed with kernelFiles.
 func smallOptions(root string) Options {
 	return Options{
-		Root: root, KernelRelease: testRelease, Installer: staticProgram(), PublicKey: []byte("key\n"),
+		Root: root, KernelRelease: testRelease, Installer: staticProgram(), PublicKey: []byte("key\n"), CACerts: []byte("own CA\n"),
 		Network: []string{"server"}, Storage: []string{"server"}, Compression: Gzip,
 	}
 }

@@ -23,6 +23,7 @@ type Options struct {
 	Installer     []byte    // static ELF program that becomes /init
 	Other         []byte    // another installer, which does not go in: the report says what it would weigh; nil for none
 	PublicKey     []byte    // Ed25519 release key as text, stored as /etc/imgbuild/release.pub
+	CACerts       []byte    // certificates of authorities in PEM form, besides those of the image; empty for none
 	Network       []string  // module classes, see NetworkClasses
 	Storage       []string  // module classes, see StorageClasses
 	ExtraModules  []string  // module names, patterns of names, or patterns of paths below the release's directory

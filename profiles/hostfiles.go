@@ -25,6 +25,9 @@ func (x *crossChecker) hostFiles() {
 			x.caCert([]string{"repositories", id, "cacert"}, r.CACert)
 		}
 	}
+	for i, c := range x.p.Initramfs.CACerts {
+		x.caCert([]string{"initramfs", "cacerts", strconv.Itoa(i)}, c)
+	}
 	for _, p := range slices.Sorted(maps.Keys(x.p.Files)) {
 		path := []string{"files", p, "source"}
 		source := x.p.Files[p].Source

@@ -342,6 +342,9 @@ type Initramfs struct {
 	Modules []string `yaml:"modules,omitempty" check:"module"`
 	// Firmware are further firmware files, as globs below /lib/firmware.
 	Firmware []string `yaml:"firmware,omitempty" check:"firmware-glob"`
+	// CACerts are files of the build host with the CAs, in PEM form, that the installer checks web servers' certificates against, besides
+	// those of the image.
+	CACerts []string `yaml:"cacerts,omitempty" check:"host-path"`
 	// Compression is the initramfs's: auto is zstd where the image's kernel can, else xz.
 	Compression string `yaml:"compression,omitempty" check:"initramfs-compression" default:"auto"`
 	// Torrent puts in an installer that can fetch by BitTorrent; it is larger, and the build says by how much. Without it machines

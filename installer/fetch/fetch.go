@@ -13,7 +13,6 @@ package fetch
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -46,8 +45,6 @@ type Options struct {
 	What string
 	// Proxy is the URL of the HTTP proxy for everything but relays; nil is none, whatever the environment says.
 	Proxy *url.URL
-	// RootCAs are the authorities that vouch for servers; nil are the system's.
-	RootCAs *x509.CertPool
 	// Transport is for tests; a transport made for this purpose otherwise.
 	Transport http.RoundTripper
 }

@@ -29,9 +29,6 @@ func newTransport(o Options, proxy *url.URL) *http.Transport {
 	if proxy != nil {
 		t.Proxy = http.ProxyURL(proxy)
 	}
-	if o.RootCAs != nil {
-		t.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs}
-	}
 	return t
 }
 

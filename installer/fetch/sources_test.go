@@ -3,12 +3,10 @@ package fetch
 import (
 	"bytes"
 	"cmp"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -381,18 +379,6 @@ func TestRatesAreKept(t *testing.T) {
 		if d := time.Since(begun); d < 300*time.Millisecond {
 			t.Errorf("%s: 4 MiB at 10 MiB/s came in %s", name, d)
 		}
-	}
-}
-
-func TestAnOwnAuthorityVouchesForAServer(t *testing.T) {
-	data, table := randomFile(t, 3*mib)
-	tls := httptest.NewTLSServer(static(data))
-	defer tls.Close()
-	pool := x509.NewCertPool()
-	pool.AddCert(tls.Certificate())
-	f, l := impatient(Options{RootCAs: pool})
-	if err := install(t, f, []string{tls.URL}, data, table, 16*mib); err != nil {
-		t.Errorf("%v\n%s", err, l)
 	}
 }
 
