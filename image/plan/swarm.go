@@ -88,8 +88,8 @@ const (
 
 // Upstreams is what the server answers to a Swarm.
 type Upstreams struct {
-	// Upstreams are the sources, the one to be read from first. Each that follows takes over when those before it fail; the
-	// last is the origin. Empty if the machine is to go on as it does.
+	// Upstreams are the sources, the one to be read from first. Each that follows takes over when those before it fail. The origin is
+	// among them, and after it machines for when even that has gone. Empty if the machine is to go on as it does.
 	Upstreams []Upstream `json:"upstreams"`
 	// Secret is what the tickets of those who read from this machine are made with; it stays the same for an installation.
 	Secret []byte `json:"secret,omitempty"`

@@ -14,12 +14,14 @@ import (
 
 // Limits of what waits for the server, or for others.
 const (
-	firstAnswer  = 3 * time.Second  // to hear from whom to read before the origin is asked
-	answerLimit  = 5 * time.Second  // for each question after it
-	torrentQuiet = 5 * time.Second  // without a byte by BitTorrent, until the origin is asked too
-	patience     = 3 * time.Minute  // without a byte by BitTorrent where nobody else is left
-	lingerLimit  = 2 * time.Minute  // to stay for others
-	lingerAlone  = 15 * time.Second // to stay when the server does not answer
+	firstAnswer  = 3 * time.Second // to hear from whom to read before the origin is asked
+	answerLimit  = 5 * time.Second // for each question after it
+	torrentQuiet = 5 * time.Second // without a byte by BitTorrent, until the origin is asked too
+	patience     = 3 * time.Minute // without a byte by BitTorrent where nobody else is left
+	lingerLimit  = 2 * time.Minute // to stay for others
+	// lingerAlone is how long to stay after the last reader where the server does not answer: whoever waits for another machine
+	// that has got stuck asks this one within half of it.
+	lingerAlone = 30 * time.Second
 )
 
 // ask tells the server how it goes and does what it answers. It reports whether there was an answer.
@@ -39,7 +41,7 @@ func (t *Transfer) ask(ctx context.Context, limit time.Duration) bool {
 	if len(u.Upstreams) == 0 {
 		u.Upstreams = t.plan.Upstreams // it is to go on as it does
 	}
-	t.plan, t.heard, t.warned = u, time.Now(), false
+	t.plan, t.silent = u, false
 	t.mu.Unlock()
 	t.apply(u)
 	return true
@@ -48,8 +50,8 @@ func (t *Transfer) ask(ctx context.Context, limit time.Duration) bool {
 // unanswered says once what is wrong with the server.
 func (t *Transfer) unanswered(err error) {
 	t.mu.Lock()
-	said := t.warned
-	t.warned = true
+	said := t.silent
+	t.silent = true
 	t.mu.Unlock()
 	var refused *control.Refused
 	switch {
@@ -138,21 +140,25 @@ func (t *Transfer) use() {
 	t.fetch.Use(sources(u.Upstreams, t.origins(), t.o.Transport))
 }
 
-// sources are what the server plans, and the release's own addresses where it names none.
+// sources are what the server plans, in its order, the origin and its mirrors together; and the release's own addresses where it
+// names none.
 func sources(planned []plan.Upstream, own []fetch.Source, transport plan.Transport) []fetch.Source {
 	var list []fetch.Source
-	origin := false
+	origin := -1 // the tier
 	for i, u := range planned {
 		s := fetch.Source{ID: u.ID, URL: u.URL, Ticket: u.Ticket, Kind: u.Kind, Rate: u.Rate, Tier: i}
 		switch {
 		case u.Kind == plan.SourceOrigin:
-			s.Tier, s.Ordered, origin = tierOrigin, transport == plan.TransportRelay, true
+			if origin < 0 {
+				origin = i
+			}
+			s.Tier, s.Ordered = origin, transport == plan.TransportRelay
 		case transport != plan.TransportRelay:
 			continue
 		}
 		list = append(list, s)
 	}
-	if !origin {
+	if origin < 0 {
 		list = append(list, own...)
 	}
 	return list
@@ -204,7 +210,7 @@ func (t *Transfer) steer(ctx context.Context) {
 }
 
 // Linger says that this machine needs nothing more, and stays while the server says that others need it, or, where the server does
-// not answer, while somebody reads from it: for two minutes at most. It returns early when ctx ends.
+// not answer, until nobody has read from it for a while: for two minutes at most. It returns early when ctx ends.
 func (t *Transfer) Linger(ctx context.Context) {
 	t.mu.Lock()
 	t.done = true
@@ -213,23 +219,25 @@ func (t *Transfer) Linger(ctx context.Context) {
 		return
 	}
 	begun, said := time.Now(), false
-	asked := t.ask(ctx, firstAnswer) // now, as its last answer is from before the end
-	tick := time.NewTicker(plan.SwarmSeconds * time.Second)
+	t.ask(ctx, firstAnswer) // now, as its last answer is from before the end
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for read := begun; ; {
+		now, r := time.Now(), t.relay.Stats()
+		if r.Readers > 0 {
+			read = now
+		}
 		t.mu.Lock()
 		stay := t.plan.Linger
-		t.mu.Unlock()
-		readers := t.relay.Stats().Readers
-		waited := time.Since(begun)
-		if !asked {
-			stay = readers > 0 && waited < lingerAlone
+		if t.silent {
+			stay = t.plan.Keep && now.Sub(read) < lingerAlone
 		}
-		if !stay || waited >= lingerLimit {
+		t.mu.Unlock()
+		if !stay || now.Sub(begun) >= lingerLimit {
 			break
 		}
 		if !said {
-			t.o.Report.Info("other machines still read from this one, which stays for them for %s at most; %d read now", report.Duration(lingerLimit), readers)
+			t.o.Report.Info("other machines may still read from this one, which stays for them for %s at most; %d read now", report.Duration(lingerLimit), r.Readers)
 			said = true
 		}
 		select {
@@ -237,9 +245,6 @@ func (t *Transfer) Linger(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		t.mu.Lock()
-		asked = time.Since(t.heard) < lingerAlone
-		t.mu.Unlock()
 	}
 	if said {
 		t.o.Report.Info("no other machine needs this one any more: it passed on %s", report.Bytes(t.relay.Stats().Sent))

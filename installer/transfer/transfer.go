@@ -69,9 +69,8 @@ type Transfer struct {
 	mu     sync.Mutex
 	spill  *spill.Store // nil until others need chunks
 	plan   plan.Upstreams
-	heard  time.Time // when the server answered last
 	done   bool
-	warned bool // that the server does not answer
+	silent bool // the server, when it was asked last
 	// byTorrent is how many bytes BitTorrent had brought at torrentAt, when it brought some last.
 	byTorrent int64
 	torrentAt time.Time
@@ -93,7 +92,7 @@ func New(o Options) (*Transfer, error) {
 	o.Ceiling.Size = o.Size
 	t := &Transfer{
 		o: o, b: b, fetch: o.Fetcher.NewTransfer(b), meter: report.NewMeter("rootfs", o.Size), ceiling: newCeiling(o.Ceiling, now),
-		heard: now, torrentAt: now,
+		torrentAt: now,
 	}
 	if o.Server == nil && o.Transport != plan.TransportTorrent {
 		return t, nil

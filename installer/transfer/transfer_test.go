@@ -315,11 +315,12 @@ func TestWhatTheServerPlansBecomesSourcesInItsOrder(t *testing.T) {
 		transport plan.Transport
 		want      string
 	}{
-		{planned, plan.TransportRelay, "x/0 y/1 origin/1000 "},
-		{planned, plan.TransportHTTP, "origin/1000 "},
+		{planned, plan.TransportRelay, "x/0 y/1 origin/2 "},
+		{[]plan.Upstream{planned[2], {ID: "mirror1", Kind: plan.SourceOrigin}, planned[0]}, plan.TransportRelay, "origin/0 mirror1/0 x/2 "},
+		{planned, plan.TransportHTTP, "origin/2 "},
 		{planned[:2], plan.TransportRelay, "x/0 y/1 origin/1000 mirror-1/1000 "},
 		{nil, plan.TransportRelay, "origin/1000 mirror-1/1000 "},
-		{planned, plan.TransportTorrent, "origin/1000 "},
+		{planned, plan.TransportTorrent, "origin/2 "},
 	} {
 		if got := ids(sources(c.planned, own, c.transport)); got != c.want {
 			t.Errorf("%s: %s and not %s", c.transport, got, c.want)

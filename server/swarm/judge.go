@@ -13,7 +13,7 @@ const (
 	trialFor   = 8 * time.Second  // and then shows with another source whose fault it was
 	turnAfter  = 6 * time.Second  // a head has read from the origin for so long when another tries whether it can do better
 	turnEvery  = 15 * time.Second // and no other does so soon after
-	turnWorth  = 2 * time.Minute // it costs some seconds, so that much has to be left
+	turnWorth  = 2 * time.Minute  // it costs some seconds, so that much has to be left
 	avoidFor   = 30 * time.Second // a machine that could not be read from is not tried again by the same reader
 	slowShare  = 0.6              // of the rate that it could have: less is slow
 	mostBehind = 16 << 20         // bytes; for small files it is less

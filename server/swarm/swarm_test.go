@@ -146,7 +146,7 @@ func TestAnotherServerTakesOverWhatWorks(t *testing.T) {
 	middle := s.says(1, "r1", from("o3", 9*mib))
 	s.pass(time.Second)
 	last := s.says(2, "r1", from("o1", 9*mib))
-	if ids(head) != "origin" || ids(middle) != "o3 origin" || ids(last) != "o1 o3 origin" || s.Counts().Moved != 0 {
+	if ids(head) != "origin" || ids(middle) != "o3 origin o2" || ids(last) != "o1 o3 origin" || s.Counts().Moved != 0 {
 		t.Errorf("%q, %q, %q, %d moved", ids(head), ids(middle), ids(last), s.Counts().Moved)
 	}
 	s.pass(settleFor)
@@ -209,6 +209,18 @@ func TestASilentMachineIsNotReadFrom(t *testing.T) {
 	}
 	if v := s.View("web"); len(v) != 1 || len(v[0].Machines) != 1 || v[0].Machines[0].From != "" {
 		t.Errorf("%+v", v)
+	}
+}
+
+// The first of a chain reads from the origin, and from those after it when that has gone for good.
+func TestTheFirstIsToldWhoHasWhatItLacks(t *testing.T) {
+	s := newSite(t)
+	s.says(1, "r1", got(20*mib))
+	s.says(2, "r1", got(20*mib))
+	s.pass(time.Second)
+	s.says(2, "r1", func(_ *Machine, r *plan.Swarm) { r.Got, r.Held, r.Done = r.Total, r.Total, true })
+	if u := s.says(1, "r1", got(25*mib)); ids(u) != "origin o2" && ids(u) != "o2 origin" {
+		t.Errorf("%q", ids(u))
 	}
 }
 

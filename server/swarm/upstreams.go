@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"imgbuild/image"
@@ -54,6 +55,13 @@ func (s *Server) upstreams(m *member, now time.Time) plan.Upstreams {
 	}
 	u.Upstreams = append(u.Upstreams, plan.Upstream{ID: originID, Kind: plan.SourceOrigin, URL: m.Base + releases.Prefix + m.Image + "/" + image.RootfsFile,
 		Rate: least(entry, s.originRate(m))})
+	if m.Transport == plan.TransportRelay {
+		for _, p := range w.lastResorts(m, now) {
+			if !slices.ContainsFunc(u.Upstreams, func(x plan.Upstream) bool { return x.ID == p.Order }) {
+				u.Upstreams = append(u.Upstreams, s.relay(m, p, now))
+			}
+		}
+	}
 	for _, up := range u.Upstreams {
 		m.given[up.ID] = true
 	}
@@ -90,6 +98,17 @@ func (w *swarm) sources(m *member, now time.Time) []*member {
 		h := most[(i+m.age)%len(most)] // not all the same ones
 		if len(list) < planned+spares && (h.said.Done || h.said.Held >= w.slack()) && h.got(now) >= m.got(now) && !w.above(h, m) {
 			add(h)
+		}
+	}
+	return list
+}
+
+// lastResorts are machines to ask when even the origin has gone: those that hold more than this one, wherever they read from.
+func (w *swarm) lastResorts(m *member, now time.Time) []*member {
+	var list []*member
+	for _, h := range w.holders {
+		if _, avoided := m.avoid[h.Order]; !avoided && len(list) < spares && h != m && (h.said.Done || h.got(now) > m.got(now)) && !h.silent(now) && !h.bad && h.Transport == m.Transport && h.port() != 0 && h.Address.IsValid() {
+			list = append(list, h)
 		}
 	}
 	return list

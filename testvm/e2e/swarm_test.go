@@ -54,8 +54,7 @@ func TestTwoMachinesInstalledTogetherTakeTheImageOnce(t *testing.T) {
 		t.Skip("only in make e2e")
 	}
 	for _, transport := range []string{"relay", "torrent"} {
-		t.Run(transport, func(t *testing.T) {
-			t.Parallel()
+		t.Run(transport, func(t *testing.T) { // one after the other: four machines at a time on two cores are slower than the limits of a stall
 			r := newRack(t, "pair-"+transport, "transport: "+transport+"\n")
 			before, err := r.network.Sent()
 			if err != nil {
@@ -94,7 +93,6 @@ func TestAMachineIsInstalledFromAnOrdinarySeedAlone(t *testing.T) {
 	if _, err := exec.LookPath("aria2c"); err != nil {
 		t.Skipf("aria2c is missing: %v", err)
 	}
-	t.Parallel()
 	const name = "aria2"
 	r := newRack(t, name, "transport: torrent\ntorrent:\n  enabled: false\n")
 	seed := t.TempDir()
