@@ -103,11 +103,12 @@ func (w *swarm) sources(m *member, now time.Time) []*member {
 	return list
 }
 
-// lastResorts are machines to ask when even the origin has gone: those that hold more than this one, wherever they read from.
+// lastResorts are machines to ask when even the origin has gone: those that hold most, wherever they read from. Where the server has
+// gone with it, nobody can name those that will have what this one lacks then.
 func (w *swarm) lastResorts(m *member, now time.Time) []*member {
 	var list []*member
 	for _, h := range w.holders {
-		if _, avoided := m.avoid[h.Order]; !avoided && len(list) < spares && h != m && (h.said.Done || h.got(now) > m.got(now)) && !h.silent(now) && !h.bad && h.Transport == m.Transport && h.port() != 0 && h.Address.IsValid() {
+		if _, avoided := m.avoid[h.Order]; !avoided && len(list) < spares && h != m && !h.silent(now) && !h.bad && h.Transport == m.Transport && h.port() != 0 && h.Address.IsValid() {
 			list = append(list, h)
 		}
 	}
