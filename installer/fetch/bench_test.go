@@ -126,7 +126,7 @@ func BenchmarkFetchAgainstCurl(b *testing.B) {
 			b.Fatal(err)
 		}
 		done := make(chan error, 1)
-		go func() { done <- g.Blob(b.Context(), []string{u}, t) }()
+		go func() { done <- feed(b.Context(), g, []string{u}, t) }()
 		for off := int64(0); off < size; off += int64(len(p)) {
 			if _, err := t.ReadAt(p, off); err != nil {
 				b.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/installer/blob"
 	"imgbuild/installer/report"
 )
 
@@ -241,4 +242,23 @@ func TestURLsAreShownWithoutSecrets(t *testing.T) {
 			t.Errorf("%s: got %s", u, got)
 		}
 	}
+}
+
+// feed feeds b from urls, which all lead to the same file and are used together, until b is closed. An error has also been
+// given to b.Fail.
+func feed(ctx context.Context, f *Fetcher, urls []string, b *blob.Blob) error {
+	err := errors.New("get the root file system: there is no address to get it from")
+	if len(urls) > 0 {
+		t := f.NewTransfer(b)
+		var sources []Source
+		for i, u := range urls {
+			sources = append(sources, Source{ID: fmt.Sprintf("origin %d", i+1), URL: u})
+		}
+		t.Use(sources)
+		err = t.Run(ctx)
+	}
+	if err != nil {
+		b.Fail(err)
+	}
+	return err
 }

@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -73,25 +72,6 @@ func (f *Fetcher) NewTransfer(b *blob.Blob) *Transfer {
 		t.checks <- struct{}{}
 	}
 	return t
-}
-
-// Blob feeds b from urls, which all lead to the same file and are used together, until b is closed. An error has also been
-// given to b.Fail.
-func (f *Fetcher) Blob(ctx context.Context, urls []string, b *blob.Blob) error {
-	err := errors.New("get the root file system: there is no address to get it from")
-	if len(urls) > 0 {
-		t := f.NewTransfer(b)
-		var sources []Source
-		for i, u := range urls {
-			sources = append(sources, Source{ID: fmt.Sprintf("origin %d", i+1), URL: u})
-		}
-		t.Use(sources)
-		err = t.Run(ctx)
-	}
-	if err != nil {
-		b.Fail(err)
-	}
-	return err
 }
 
 // Use makes these the sources, at once. One that was there before, with the same ID and URL, keeps what is known of it and

@@ -45,7 +45,7 @@ func install(t *testing.T, f *Fetcher, urls []string, data []byte, table *image.
 		t.Fatal(err)
 	}
 	fetched := make(chan error, 1)
-	go func() { fetched <- f.Blob(t.Context(), urls, b) }()
+	go func() { fetched <- feed(t.Context(), f, urls, b) }()
 	read := func(off, end int64) error {
 		p := make([]byte, 200_000)
 		for off < end {
@@ -264,7 +264,7 @@ func TestTheContextEndsATransferAndWakesItsReaders(t *testing.T) {
 	f, _ := impatient(Options{Stall: time.Hour})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() { <-began; cancel(errors.New("ctrl-alt-del")) }()
-	if err := f.Blob(ctx, []string{u}, b); err == nil || err.Error() != "ctrl-alt-del" {
+	if err := feed(ctx, f, []string{u}, b); err == nil || err.Error() != "ctrl-alt-del" {
 		t.Errorf("fetcher: %v", err)
 	}
 	if _, err := b.ReadAt(make([]byte, 1), 0); err == nil || err.Error() != "ctrl-alt-del" {

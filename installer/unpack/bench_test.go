@@ -23,6 +23,7 @@ import (
 	"imgbuild/installer/blob"
 	"imgbuild/installer/fetch"
 	"imgbuild/installer/report"
+	"imgbuild/installer/transfer"
 	"imgbuild/installer/unpack"
 )
 
@@ -77,15 +78,16 @@ func fetched(url, dest string) error {
 	if err := json.Unmarshal(table, &f); err != nil {
 		return err
 	}
-	t, err := blob.New(f.Size, f.Chunks, blob.MinMemory)
+	say := report.New(stderr{})
+	t, err := transfer.New(transfer.Options{
+		Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-"}), Size: f.Size, Chunks: f.Chunks, URLs: []string{url}, Memory: blob.MinMemory,
+	})
 	if err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() {
-		ended <- fetch.New(fetch.Options{Report: report.New(stderr{}), What: "-"}).Blob(context.Background(), []string{url}, t)
-	}()
-	_, err = unpack.Unpack(context.Background(), t, t.Size(), dest, unpack.Options{})
+	go func() { ended <- t.Run(context.Background()) }()
+	_, err = unpack.Unpack(context.Background(), t.Blob(), f.Size, dest, unpack.Options{})
 	return errors.Join(err, t.Close(), <-ended)
 }
 
