@@ -12,25 +12,8 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 )
-
-// random makes a file and its chunk table.
-func random(t *testing.T, size int) ([]byte, *image.ChunkTable) {
-	t.Helper()
-	data := make([]byte, size)
-	src := rand.NewChaCha8([32]byte{1})
-	src.Read(data)
-	f, err := image.Describe(bytes.NewReader(data), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data, f.Chunks
-}
-
-func chunkOf(data []byte, i int) []byte {
-	off, n := image.Chunk(int64(len(data)), i)
-	return data[off : off+n]
-}
 
 // fetch feeds the blob until it ends; it fails the test when more is claimed than memory allows.
 func fetch(t *testing.T, b *Blob, data []byte, most int) {
@@ -43,7 +26,7 @@ func fetch(t *testing.T, b *Blob, data []byte, most int) {
 			t.Errorf("%d bytes are in memory and %d are allowed", s.InMemory, s.Limit)
 		}
 		for i := first; i < first+n; i++ {
-			if err := b.Put(i, chunkOf(data, i)); err != nil && !errors.Is(err, ErrClosed) {
+			if err := b.Put(i, imagetest.Chunk(data, i)); err != nil && !errors.Is(err, ErrClosed) {
 				t.Errorf("put %d: %v", i, err)
 			}
 		}
@@ -51,7 +34,7 @@ func fetch(t *testing.T, b *Blob, data []byte, most int) {
 }
 
 func TestReadersInAnyOrderGetTheRightBytesWithinAnyMemory(t *testing.T) {
-	data, table := random(t, 23*image.ChunkSize+777)
+	data, table := imagetest.Random(t, 23*image.ChunkSize+777, 1)
 	for _, memory := range []int64{0, 2, 3, 8, 64} {
 		for _, release := range []bool{false, true} {
 			b, err := New(int64(len(data)), table, memory*image.ChunkSize)
@@ -91,7 +74,7 @@ func TestReadersInAnyOrderGetTheRightBytesWithinAnyMemory(t *testing.T) {
 }
 
 func TestASequentialReaderThatReleasesFetchesEverythingOnce(t *testing.T) {
-	data, table := random(t, 40*image.ChunkSize+1)
+	data, table := imagetest.Random(t, 40*image.ChunkSize+1, 1)
 	b, _ := New(int64(len(data)), table, 6*image.ChunkSize)
 	var fetchers sync.WaitGroup
 	for range 2 {
@@ -118,7 +101,7 @@ func TestASequentialReaderThatReleasesFetchesEverythingOnce(t *testing.T) {
 }
 
 func TestAReaderThatNeverReleasesStillGetsToTheEnd(t *testing.T) {
-	data, table := random(t, 30*image.ChunkSize)
+	data, table := imagetest.Random(t, 30*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 4*image.ChunkSize)
 	var fetchers sync.WaitGroup
 	fetchers.Go(func() { fetch(t, b, data, 3) })
@@ -134,7 +117,7 @@ func TestAReaderThatNeverReleasesStillGetsToTheEnd(t *testing.T) {
 }
 
 func TestAChunkThatAReaderWaitsForComesBeforeWhatIsFetchedAhead(t *testing.T) {
-	data, table := random(t, 20*image.ChunkSize)
+	data, table := imagetest.Random(t, 20*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 4*image.ChunkSize)
 	claim := func(most int) (int, int) {
 		t.Helper()
@@ -148,7 +131,7 @@ func TestAChunkThatAReaderWaitsForComesBeforeWhatIsFetchedAhead(t *testing.T) {
 		t.Fatalf("at first: chunks %d+%d and not the 4 that memory allows", first, n)
 	}
 	for i := range 4 {
-		if err := b.Put(i, chunkOf(data, i)); err != nil {
+		if err := b.Put(i, imagetest.Chunk(data, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +145,7 @@ func TestAChunkThatAReaderWaitsForComesBeforeWhatIsFetchedAhead(t *testing.T) {
 	if first, n := claim(1); first != 17 || n != 1 {
 		t.Fatalf("then: chunks %d+%d and not the one a reader waits for", first, n)
 	}
-	if err := b.Put(17, chunkOf(data, 17)); err != nil {
+	if err := b.Put(17, imagetest.Chunk(data, 17)); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
@@ -175,9 +158,9 @@ func TestAChunkThatAReaderWaitsForComesBeforeWhatIsFetchedAhead(t *testing.T) {
 }
 
 func TestBadBytesAreNeverKept(t *testing.T) {
-	data, table := random(t, 2*image.ChunkSize+5)
+	data, table := imagetest.Random(t, 2*image.ChunkSize+5, 1)
 	b, _ := New(int64(len(data)), table, 8*image.ChunkSize)
-	bad := bytes.Clone(chunkOf(data, 1))
+	bad := bytes.Clone(imagetest.Chunk(data, 1))
 	bad[77] ^= 1
 	for name, p := range map[string][]byte{"one bit": bad, "short": bad[:9], "long": append(bad, 0), "nothing": nil} {
 		if err := b.Put(1, p); !errors.Is(err, image.ErrChunk) || !strings.Contains(err.Error(), "chunk 1") {
@@ -192,7 +175,7 @@ func TestBadBytesAreNeverKept(t *testing.T) {
 	if s := b.Stats(); s.Bad != 4 || s.Held != 0 || s.Arrived != 0 {
 		t.Errorf("%+v", s)
 	}
-	if err := b.Put(1, chunkOf(data, 1)); err != nil {
+	if err := b.Put(1, imagetest.Chunk(data, 1)); err != nil {
 		t.Fatal(err)
 	}
 	p := make([]byte, 100)
@@ -202,7 +185,7 @@ func TestBadBytesAreNeverKept(t *testing.T) {
 }
 
 func TestAClaimGivenBackIsClaimedAgainAndBeforeOthersIfAReaderWaits(t *testing.T) {
-	data, table := random(t, 8*image.ChunkSize)
+	data, table := imagetest.Random(t, 8*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 8*image.ChunkSize)
 	first, n, _ := b.Claim(t.Context(), 2)
 	done := make(chan error)
@@ -226,14 +209,14 @@ func TestAClaimGivenBackIsClaimedAgainAndBeforeOthersIfAReaderWaits(t *testing.T
 	if i, _, _ := b.Claim(t.Context(), 1); i != 0 {
 		t.Errorf("claimed %d and not the other that was given back", i)
 	}
-	b.Put(1, chunkOf(data, 1))
+	b.Put(1, imagetest.Chunk(data, 1))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
 func TestTheEndOfATransferWakesEverybody(t *testing.T) {
-	data, table := random(t, 3*image.ChunkSize)
+	data, table := imagetest.Random(t, 3*image.ChunkSize, 1)
 	broken := errors.New("the server is gone")
 	for name, c := range map[string]struct {
 		end  func(b *Blob)
@@ -253,7 +236,7 @@ func TestTheEndOfATransferWakesEverybody(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if err := b.Put(0, chunkOf(data, 0)); !errors.Is(err, c.want) {
+		if err := b.Put(0, imagetest.Chunk(data, 0)); !errors.Is(err, c.want) {
 			t.Errorf("%s: put: %v", name, err)
 		}
 		if _, err := b.ReadAt(make([]byte, 4), 0); !errors.Is(err, c.want) {
@@ -268,7 +251,7 @@ func TestTheEndOfATransferWakesEverybody(t *testing.T) {
 }
 
 func TestClaimEndsWithItsContext(t *testing.T) {
-	data, table := random(t, image.ChunkSize)
+	data, table := imagetest.Random(t, image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, image.ChunkSize)
 	b.Claim(t.Context(), 1)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -280,10 +263,10 @@ func TestClaimEndsWithItsContext(t *testing.T) {
 }
 
 func TestReadAtKeepsTheRulesOfReaderAt(t *testing.T) {
-	data, table := random(t, image.ChunkSize+10)
+	data, table := imagetest.Random(t, image.ChunkSize+10, 1)
 	b, _ := New(int64(len(data)), table, 2*image.ChunkSize)
-	b.Put(0, chunkOf(data, 0))
-	b.Put(1, chunkOf(data, 1))
+	b.Put(0, imagetest.Chunk(data, 0))
+	b.Put(1, imagetest.Chunk(data, 1))
 	p := make([]byte, 20)
 	for _, c := range []struct {
 		off int64
@@ -303,7 +286,7 @@ func TestReadAtKeepsTheRulesOfReaderAt(t *testing.T) {
 }
 
 func TestATableThatDoesNotFitIsRefused(t *testing.T) {
-	_, table := random(t, 3*image.ChunkSize)
+	_, table := imagetest.Random(t, 3*image.ChunkSize, 1)
 	for _, size := range []int64{0, -1, 2 * image.ChunkSize, 3*image.ChunkSize + 1, image.MaxFileSize + 1} {
 		if _, err := New(size, table, 0); err == nil {
 			t.Errorf("size %d was taken", size)
@@ -315,7 +298,7 @@ func TestATableThatDoesNotFitIsRefused(t *testing.T) {
 }
 
 func TestChunksReleasedBeforeTheyCameAreNotFetched(t *testing.T) {
-	data, table := random(t, 4*image.ChunkSize)
+	data, table := imagetest.Random(t, 4*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 4*image.ChunkSize)
 	b.Release(0, 2*image.ChunkSize+100)
 	if first, n, _ := b.Claim(t.Context(), 8); first != 2 || n != 2 {
@@ -325,7 +308,7 @@ func TestChunksReleasedBeforeTheyCameAreNotFetched(t *testing.T) {
 	if first, n, _ := b.Claim(t.Context(), 1); first != 0 || n != 1 {
 		t.Errorf("wanted again: claimed %d+%d", first, n)
 	}
-	if err := b.Put(0, chunkOf(data, 0)); err != nil {
+	if err := b.Put(0, imagetest.Chunk(data, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := b.ReadAt(make([]byte, 5), 10); n != 5 || err != nil {

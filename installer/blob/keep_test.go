@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/installer/report"
 	"imgbuild/installer/spill"
 )
@@ -75,7 +76,7 @@ func view(ctx context.Context, b *Blob, i int, hold time.Duration) ([]byte, erro
 }
 
 func TestAViewWaitsForWhatIsToComeAndAsksForNothing(t *testing.T) {
-	data, table := random(t, 6*image.ChunkSize+9)
+	data, table := imagetest.Random(t, 6*image.ChunkSize+9, 1)
 	stop := errors.New("stop")
 	for name, c := range map[string]struct {
 		before, meanwhile func(b *Blob)
@@ -83,11 +84,11 @@ func TestAViewWaitsForWhatIsToComeAndAsksForNothing(t *testing.T) {
 		after             time.Duration
 		want              error
 	}{
-		"it is here": {before: func(b *Blob) { b.Put(6, chunkOf(data, 6)) }, chunk: 6},
-		"it comes":   {meanwhile: func(b *Blob) { b.Put(3, chunkOf(data, 3)) }, chunk: 3, after: time.Second},
+		"it is here": {before: func(b *Blob) { b.Put(6, imagetest.Chunk(data, 6)) }, chunk: 6},
+		"it comes":   {meanwhile: func(b *Blob) { b.Put(3, imagetest.Chunk(data, 3)) }, chunk: 3, after: time.Second},
 		"it comes after it was given back": {
 			before:    func(b *Blob) { b.Claim(context.Background(), 2) },
-			meanwhile: func(b *Blob) { b.Unclaim(0, 2); b.Put(1, chunkOf(data, 1)) }, chunk: 1, after: time.Second,
+			meanwhile: func(b *Blob) { b.Unclaim(0, 2); b.Put(1, imagetest.Chunk(data, 1)) }, chunk: 1, after: time.Second,
 		},
 		"it does not come": {chunk: 2, after: 3 * time.Second, want: ErrWaiting},
 		"it was released":  {before: func(b *Blob) { b.Release(image.ChunkSize, image.ChunkSize) }, chunk: 1, want: ErrGone},
@@ -95,11 +96,11 @@ func TestAViewWaitsForWhatIsToComeAndAsksForNothing(t *testing.T) {
 			before: func(b *Blob) { b.Release(0, image.ChunkSize); b.Want(0, 1) }, after: 3 * time.Second, want: ErrWaiting,
 		},
 		"it is released while one waits":  {meanwhile: func(b *Blob) { b.Release(0, image.ChunkSize) }, after: time.Second, want: ErrGone},
-		"it is released on its way":       {before: claimReleased, meanwhile: func(b *Blob) { b.Put(0, chunkOf(data, 0)) }, after: time.Second, want: ErrGone},
+		"it is released on its way":       {before: claimReleased, meanwhile: func(b *Blob) { b.Put(0, imagetest.Chunk(data, 0)) }, after: time.Second, want: ErrGone},
 		"it is released and given back":   {before: claimReleased, meanwhile: func(b *Blob) { b.Unclaim(0, 1) }, after: time.Second, want: ErrGone},
 		"the transfer fails":              {meanwhile: func(b *Blob) { b.Fail(stop) }, after: time.Second, want: stop},
 		"the transfer has ended":          {before: func(b *Blob) { b.Close() }, want: ErrClosed},
-		"the transfer ended with a chunk": {before: func(b *Blob) { b.Put(0, chunkOf(data, 0)); b.Close() }, want: ErrClosed},
+		"the transfer ended with a chunk": {before: func(b *Blob) { b.Put(0, imagetest.Chunk(data, 0)); b.Close() }, want: ErrClosed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -116,7 +117,7 @@ func TestAViewWaitsForWhatIsToComeAndAsksForNothing(t *testing.T) {
 				if !errors.Is(err, c.want) || time.Since(begun) != c.after {
 					t.Errorf("%v after %s", err, time.Since(begun))
 				}
-				if err == nil && !bytes.Equal(got, chunkOf(data, c.chunk)) {
+				if err == nil && !bytes.Equal(got, imagetest.Chunk(data, c.chunk)) {
 					t.Error("wrong bytes")
 				}
 				if s := b.Stats(); c.meanwhile == nil && s != before {
@@ -139,7 +140,7 @@ func claimReleased(b *Blob) {
 }
 
 func TestAViewEndsWithItsContextAndReturnsWhatItsUserReturns(t *testing.T) {
-	data, table := random(t, 2*image.ChunkSize)
+	data, table := imagetest.Random(t, 2*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 2*image.ChunkSize)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
@@ -147,7 +148,7 @@ func TestAViewEndsWithItsContextAndReturnsWhatItsUserReturns(t *testing.T) {
 	if _, err := view(ctx, b, 0, time.Hour); !errors.Is(err, stop) {
 		t.Error(err)
 	}
-	b.Put(0, chunkOf(data, 0))
+	b.Put(0, imagetest.Chunk(data, 0))
 	if err := b.View(t.Context(), 0, 0, func([]byte) error { return stop }); !errors.Is(err, stop) {
 		t.Error(err)
 	}
@@ -159,10 +160,10 @@ func TestAViewEndsWithItsContextAndReturnsWhatItsUserReturns(t *testing.T) {
 }
 
 func TestWhatIsViewedGivesWayToAReaderOnlyAndStaysAsItIsForTheViewer(t *testing.T) {
-	data, table := random(t, 6*image.ChunkSize)
+	data, table := imagetest.Random(t, 6*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 2*image.ChunkSize)
 	for i := range 2 {
-		b.Put(i, chunkOf(data, i))
+		b.Put(i, imagetest.Chunk(data, i))
 	}
 	err := b.View(t.Context(), 0, 0, func(viewed []byte) error {
 		return b.View(t.Context(), 1, 0, func([]byte) error {
@@ -176,11 +177,11 @@ func TestWhatIsViewedGivesWayToAReaderOnlyAndStaysAsItIsForTheViewer(t *testing.
 				if first, _, _ := b.Claim(t.Context(), 1); first != i {
 					t.Errorf("claimed %d", first)
 				}
-				b.Put(i, chunkOf(data, i))
+				b.Put(i, imagetest.Chunk(data, i))
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if !bytes.Equal(viewed, chunkOf(data, 0)) {
+				if !bytes.Equal(viewed, imagetest.Chunk(data, 0)) {
 					t.Error("the viewer's bytes changed")
 				}
 			}
@@ -216,7 +217,7 @@ type nowhere struct{}
 func (nowhere) Line(report.Class, string) {}
 
 func TestReadersAndViewersGetTheRightBytesWhateverTheStoreDoes(t *testing.T) {
-	data, table := random(t, 17*image.ChunkSize+333)
+	data, table := imagetest.Random(t, 17*image.ChunkSize+333, 1)
 	for _, memory := range []int64{1, 4} {
 		for name, store := range stores(t, int64(len(data)), table) {
 			b, err := New(int64(len(data)), table, memory*image.ChunkSize)
@@ -252,7 +253,7 @@ func TestReadersAndViewersGetTheRightBytesWhateverTheStoreDoes(t *testing.T) {
 					for range 20 {
 						i := rnd.IntN(len(table.Digests))
 						got, err := view(t.Context(), b, i, time.Duration(rnd.IntN(2))*time.Millisecond)
-						if err == nil && !bytes.Equal(got, chunkOf(data, i)) {
+						if err == nil && !bytes.Equal(got, imagetest.Chunk(data, i)) {
 							t.Errorf("%s, %d chunks in memory: viewed wrong bytes of chunk %d", name, memory, i)
 						}
 						if err != nil && err != ErrWaiting && err != ErrGone {
@@ -307,7 +308,7 @@ func checkCounts(t *testing.T, b *Blob) {
 }
 
 func TestAMachineThatKeepsFetchesEverythingOnceAndServesItToTheEnd(t *testing.T) {
-	data, table := random(t, 24*image.ChunkSize+5)
+	data, table := imagetest.Random(t, 24*image.ChunkSize+5, 1)
 	for _, ahead := range []bool{false, true} {
 		for _, name := range []string{"a file", "memory"} {
 			store := stores(t, int64(len(data)), table)[name]
@@ -324,7 +325,7 @@ func keepAll(t *testing.T, data []byte, table *image.ChunkTable, store Store, ah
 	go fetch(t, b, data, 2)
 	viewAll := func() {
 		for i := range table.Digests {
-			if got, err := view(t.Context(), b, i, time.Minute); err != nil || !bytes.Equal(got, chunkOf(data, i)) {
+			if got, err := view(t.Context(), b, i, time.Minute); err != nil || !bytes.Equal(got, imagetest.Chunk(data, i)) {
 				t.Errorf("view %d: %v", i, err)
 			}
 		}
@@ -350,18 +351,18 @@ func keepAll(t *testing.T, data []byte, table *image.ChunkTable, store Store, ah
 }
 
 func TestOnlyWhatHalfOfTheMemoryCannotHoldIsStored(t *testing.T) {
-	data, table := random(t, 12*image.ChunkSize)
+	data, table := imagetest.Random(t, 12*image.ChunkSize, 1)
 	for memory, want := range map[int64][]int{12: nil, 100: nil, 8: {0, 1, 2, 3}, 1: {0, 1, 2, 3, 4, 5, 6, 7}} {
 		synctest.Test(t, func(t *testing.T) {
 			b, _ := New(int64(len(data)), table, memory*image.ChunkSize)
 			s := &shelf{put: make(chan int, 100)}
-			b.Put(0, chunkOf(data, 0))
+			b.Put(0, imagetest.Chunk(data, 0))
 			b.Keep(s)
 			for i := range 8 {
 				for !b.ClaimOne(i) && i > 0 {
 					synctest.Wait() // until the chunk before has been stored
 				}
-				b.Put(i, chunkOf(data, i))
+				b.Put(i, imagetest.Chunk(data, i))
 				synctest.Wait()
 			}
 			b.Keep(nil)
@@ -379,7 +380,7 @@ func TestOnlyWhatHalfOfTheMemoryCannotHoldIsStored(t *testing.T) {
 }
 
 func TestAStoreThatFailsIsGivenUpAndTheTransferGoesOn(t *testing.T) {
-	data, table := random(t, 10*image.ChunkSize)
+	data, table := imagetest.Random(t, 10*image.ChunkSize, 1)
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := New(int64(len(data)), table, 2*image.ChunkSize)
 		b.Keep(&shelf{limit: 3})
@@ -409,7 +410,7 @@ func TestAStoreThatFailsIsGivenUpAndTheTransferGoesOn(t *testing.T) {
 }
 
 func TestATransferThatWaitsForItsReadersIsFull(t *testing.T) {
-	data, table := random(t, 10*image.ChunkSize)
+	data, table := imagetest.Random(t, 10*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 4*image.ChunkSize)
 	full := func(want bool, when string) {
 		t.Helper()
@@ -421,13 +422,13 @@ func TestATransferThatWaitsForItsReadersIsFull(t *testing.T) {
 	first, n, _ := b.Claim(t.Context(), 4)
 	full(false, "with all on its way")
 	for i := first; i < first+n; i++ {
-		b.Put(i, chunkOf(data, i))
+		b.Put(i, imagetest.Chunk(data, i))
 	}
 	full(true, "with all here and nothing read")
 	b.Release(0, image.ChunkSize)
 	full(false, "with one that nobody needs")
 	b.ClaimOne(4)
-	b.Put(4, chunkOf(data, 4))
+	b.Put(4, imagetest.Chunk(data, 4))
 	full(true, "with another in its place")
 	b.Release(5*image.ChunkSize, 5*image.ChunkSize)
 	full(false, "with nothing to come")
@@ -436,12 +437,12 @@ func TestATransferThatWaitsForItsReadersIsFull(t *testing.T) {
 }
 
 func TestCloseWaitsForWhatIsBeingStored(t *testing.T) {
-	data, table := random(t, 3*image.ChunkSize)
+	data, table := imagetest.Random(t, 3*image.ChunkSize, 1)
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := New(int64(len(data)), table, image.ChunkSize)
 		s := &shelf{hold: make(chan struct{})}
 		b.Keep(s)
-		b.Put(0, chunkOf(data, 0))
+		b.Put(0, imagetest.Chunk(data, 0))
 		synctest.Wait()
 		closed := false
 		go func() { b.Close(); closed = true }()

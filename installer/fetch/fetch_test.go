@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,29 +17,12 @@ import (
 	"imgbuild/image"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
 
-// lines keeps what is reported.
-type lines struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lines) Line(_ report.Class, text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, text)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.text, "\n")
-}
-
 // impatient returns a Fetcher that gives up soon, and what it reports.
-func impatient(o Options) (*Fetcher, *lines) {
-	l := &lines{}
+func impatient(o Options) (*Fetcher, *reporttest.Lines) {
+	l := &reporttest.Lines{}
 	o.Report = report.New(l)
 	o.Backoff = time.Millisecond
 	if o.Stall == 0 {

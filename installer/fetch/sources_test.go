@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/image/plan"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/relay"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
 
 // counted is a server and how often it was asked for bytes.
@@ -37,7 +39,7 @@ type swarm struct {
 	data  []byte
 	table *image.ChunkTable
 	f     *Fetcher
-	said  *lines
+	said  *reporttest.Lines
 	*Transfer
 	blob *blob.Blob
 	done chan error
@@ -47,7 +49,7 @@ type swarm struct {
 func newSwarm(t *testing.T, n int, o Options, memory int64) *swarm {
 	t.Helper()
 	s := &swarm{t: t, done: make(chan error, 1)}
-	s.data, s.table = randomFile(t, n)
+	s.data, s.table = imagetest.Random(t, n, 1)
 	s.f, s.said = impatient(o)
 	var err error
 	if s.blob, err = blob.New(int64(n), s.table, memory); err != nil {
@@ -261,7 +263,7 @@ func TestWhatARelaySaysIsHeeded(t *testing.T) {
 
 // everyTenthWrong is the file of these tests with a wrong byte in every tenth chunk.
 func everyTenthWrong(t *testing.T, size int) []byte {
-	data, _ := randomFile(t, size)
+	data, _ := imagetest.Random(t, size, 1)
 	for i := 9; i < size/mib; i += 10 {
 		data[i*mib+77] ^= 1
 	}

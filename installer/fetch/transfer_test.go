@@ -16,19 +16,9 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/installer/blob"
 )
-
-func randomFile(t *testing.T, size int) ([]byte, *image.ChunkTable) {
-	t.Helper()
-	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{2}).Read(data)
-	f, err := image.Describe(bytes.NewReader(data), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data, f.Chunks
-}
 
 // static serves data with ranges, as a web server does.
 func static(data []byte) http.HandlerFunc {
@@ -77,7 +67,7 @@ const mib = 1 << 20
 
 // TestTransferSurvives runs a whole transfer against each kind of server that is not as it should be.
 func TestATransferSurvivesFaults(t *testing.T) {
-	data, table := randomFile(t, 30*mib+12345)
+	data, table := imagetest.Random(t, 30*mib+12345, 1)
 	good := static(data)
 	var mu sync.Mutex
 	n := 0
@@ -184,7 +174,7 @@ func (f *flipping) Write(p []byte) (int, error) {
 }
 
 func TestATransferThatCannotSucceedEndsInOneSentence(t *testing.T) {
-	data, table := randomFile(t, 5*mib+99)
+	data, table := imagetest.Random(t, 5*mib+99, 1)
 	bad := bytes.Clone(data)
 	bad[3*mib+7] ^= 1
 	for name, c := range map[string]struct {
@@ -227,7 +217,7 @@ func partial(contentRange string) http.HandlerFunc {
 }
 
 func TestAnotherSourceTakesOver(t *testing.T) {
-	data, table := randomFile(t, 12*mib)
+	data, table := imagetest.Random(t, 12*mib, 1)
 	bad := bytes.Clone(data)
 	for i := range 12 {
 		bad[i*mib] ^= 1
@@ -257,7 +247,7 @@ func TestAnotherSourceTakesOver(t *testing.T) {
 }
 
 func TestTheContextEndsATransferAndWakesItsReaders(t *testing.T) {
-	data, table := randomFile(t, 2*mib)
+	data, table := imagetest.Random(t, 2*mib, 1)
 	b, _ := blob.New(int64(len(data)), table, 4*mib)
 	began := make(chan struct{}, 16)
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) { began <- struct{}{}; <-r.Context().Done() })
@@ -273,7 +263,7 @@ func TestTheContextEndsATransferAndWakesItsReaders(t *testing.T) {
 }
 
 func TestProgressIsReportedWithARate(t *testing.T) {
-	data, table := randomFile(t, 3*mib)
+	data, table := imagetest.Random(t, 3*mib, 1)
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(600 * time.Millisecond) // a server that takes its time
 		static(data)(w, r)

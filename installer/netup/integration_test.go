@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
 
 // TestMain lets this program be the client and the server, each in a network namespace of its own.
@@ -110,7 +111,7 @@ func client() int {
 	}
 	fmt.Fprintln(in, "go")
 	dir := os.Getenv("NETUP_DIR")
-	l := &lines{}
+	l := &reporttest.Lines{}
 	o := Options{Report: report.New(l), Links: []string{"eth7"}, CarrierWait: 3 * time.Second, DHCPWait: 12 * time.Second, Grace: time.Second, ResolvConf: dir + "/resolv.conf"}
 	if os.Getenv("NETUP_CASE") == "no server" {
 		o.DHCPWait = 6 * time.Second

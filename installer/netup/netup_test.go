@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,24 +18,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
-
-type lines struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lines) Line(_ report.Class, text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, text)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.text, "\n")
-}
 
 // ack makes a server's answer.
 func ack(t *testing.T, ip string, options ...dhcpv4.Option) *nclient4.Lease {
@@ -224,7 +207,7 @@ func TestAClockThatIsPlainlyWrongIsSet(t *testing.T) {
 	defer web.Close()
 	url := strings.Replace(web.URL, "//", "//user:secret@", 1) + "/manifest.json?token=1"
 	correct := func(c Clock, now time.Time) (set time.Time, said string) {
-		l := &lines{}
+		l := &reporttest.Lines{}
 		c.Report, c.Floor = report.New(l), floor
 		c.Set = func(at time.Time) error { set = at; return nil }
 		if err := c.Correct(t.Context(), now); err != nil {
@@ -247,7 +230,7 @@ func TestAClockThatIsPlainlyWrongIsSet(t *testing.T) {
 	if set, _ := correct(Clock{}, time.Unix(9, 0)); !set.Equal(floor) {
 		t.Errorf("nobody to ask: %s", set)
 	}
-	c := Clock{Report: report.New(&lines{}), Floor: floor, Set: func(time.Time) error { return errors.New("no clock") }}
+	c := Clock{Report: report.New(&reporttest.Lines{}), Floor: floor, Set: func(time.Time) error { return errors.New("no clock") }}
 	if err := c.Correct(context.Background(), time.Unix(0, 0)); err == nil {
 		t.Error("a clock that cannot be set was no error")
 	}

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 	"imgbuild/installer/spill"
 )
 
@@ -94,7 +96,7 @@ func readAll(b *blob.Blob, data []byte) error {
 }
 
 func TestAChainOfMachinesPassesOneCopyOn(t *testing.T) {
-	data, table := random(t, 14*image.ChunkSize+12345)
+	data, table := imagetest.Random(t, 14*image.ChunkSize+12345, 1)
 	for name, c := range map[string]struct {
 		memory int64
 		store  bool
@@ -106,7 +108,7 @@ func TestAChainOfMachinesPassesOneCopyOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			origin, b0, _ := start(t, len(data), table, int64(len(data)))
 			for i := range table.Digests {
-				if err := b0.Put(i, chunkOf(data, i)); err != nil {
+				if err := b0.Put(i, imagetest.Chunk(data, i)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -116,7 +118,7 @@ func TestAChainOfMachinesPassesOneCopyOn(t *testing.T) {
 			for k := range 5 {
 				s, b, _ := start(t, len(data), table, c.memory)
 				if c.store {
-					store, err := spill.New(spill.Options{Dir: t.TempDir(), Size: b.Size(), Chunks: table, Report: report.New(&lines{})})
+					store, err := spill.New(spill.Options{Dir: t.TempDir(), Size: b.Size(), Chunks: table, Report: report.New(&reporttest.Lines{})})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -161,12 +163,12 @@ func TestAChainOfMachinesPassesOneCopyOn(t *testing.T) {
 
 // BenchmarkOneReader is how fast one reader gets chunks over loopback: from memory, and from a file.
 func BenchmarkOneReader(b *testing.B) {
-	data, table := random(b, 128*image.ChunkSize)
+	data, table := imagetest.Random(b, 128*image.ChunkSize, 1)
 	for name, memory := range map[string]int64{"memory": int64(len(data)), "file": image.ChunkSize} {
 		b.Run(name, func(b *testing.B) {
 			s, source, _ := start(b, len(data), table, memory)
 			if name == "file" {
-				store, err := spill.New(spill.Options{Dir: b.TempDir(), Size: source.Size(), Chunks: table, Report: report.New(&lines{})})
+				store, err := spill.New(spill.Options{Dir: b.TempDir(), Size: source.Size(), Chunks: table, Report: report.New(&reporttest.Lines{})})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -177,7 +179,7 @@ func BenchmarkOneReader(b *testing.B) {
 				for !source.ClaimOne(i) {
 					time.Sleep(100 * time.Microsecond) // until the chunk before is in the file
 				}
-				if err := source.Put(i, chunkOf(data, i)); err != nil {
+				if err := source.Put(i, imagetest.Chunk(data, i)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -6,65 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/image/plan"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
 
 var secret = []byte("a secret of the server")
 
-// lines keeps what is reported.
-type lines struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lines) Line(_ report.Class, text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, text)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.text, "\n")
-}
-
-// random makes a file and its chunk table.
-func random(t testing.TB, size int) ([]byte, *image.ChunkTable) {
-	t.Helper()
-	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{3}).Read(data)
-	f, err := image.Describe(bytes.NewReader(data), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data, f.Chunks
-}
-
-func chunkOf(data []byte, i int) []byte {
-	off, n := image.Chunk(int64(len(data)), i)
-	return data[off : off+n]
-}
-
 // start serves an empty blob.
-func start(t testing.TB, size int, table *image.ChunkTable, memory int64, change ...func(*Server)) (*Server, *blob.Blob, *lines) {
+func start(t testing.TB, size int, table *image.ChunkTable, memory int64, change ...func(*Server)) (*Server, *blob.Blob, *reporttest.Lines) {
 	t.Helper()
 	b, err := blob.New(int64(size), table, memory)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lines{}
+	l := &reporttest.Lines{}
 	s, err := New(Options{Blob: b, Report: report.New(l), Listen: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -107,10 +72,10 @@ func request(ctx context.Context, s *Server, method, ranges string) *http.Reques
 }
 
 func TestRangesAreServedAsTheyAreAskedFor(t *testing.T) {
-	data, table := random(t, 2*image.ChunkSize+100)
+	data, table := imagetest.Random(t, 2*image.ChunkSize+100, 1)
 	s, b, _ := start(t, len(data), table, 4*image.ChunkSize)
 	for i := range table.Digests {
-		if err := b.Put(i, chunkOf(data, i)); err != nil {
+		if err := b.Put(i, imagetest.Chunk(data, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,7 +130,7 @@ func TestRangesAreServedAsTheyAreAskedFor(t *testing.T) {
 }
 
 func TestNobodyGetsAByteWithoutAGoodTicket(t *testing.T) {
-	data, table := random(t, 1000)
+	data, table := imagetest.Random(t, 1000, 1)
 	s, b, _ := start(t, len(data), table, image.ChunkSize)
 	b.Put(0, data)
 	c := client(t)
@@ -212,7 +177,7 @@ func TestNobodyGetsAByteWithoutAGoodTicket(t *testing.T) {
 
 // The server may name a machine to others before the machine has its secret.
 func TestWhoComesBeforeTheSecretWaitsForIt(t *testing.T) {
-	data, table := random(t, image.ChunkSize)
+	data, table := imagetest.Random(t, image.ChunkSize, 1)
 	unknown := func(s *Server) { s.secret, s.known = nil, make(chan struct{}) }
 	s, b, _ := start(t, len(data), table, image.ChunkSize, unknown, holds(time.Millisecond))
 	if err := b.Put(0, data); err != nil {
@@ -247,7 +212,7 @@ func TestWhoComesBeforeTheSecretWaitsForIt(t *testing.T) {
 }
 
 func TestAServerSaysWhyItHasNoBytes(t *testing.T) {
-	data, table := random(t, 4*image.ChunkSize)
+	data, table := imagetest.Random(t, 4*image.ChunkSize, 1)
 	for name, c := range map[string]struct {
 		before func(b *blob.Blob)
 		want   string
@@ -270,10 +235,10 @@ func TestAServerSaysWhyItHasNoBytes(t *testing.T) {
 }
 
 func TestABodyGoesOnAsChunksComeAndEndsEarlyWhenOneDoesNot(t *testing.T) {
-	data, table := random(t, 4*image.ChunkSize)
+	data, table := imagetest.Random(t, 4*image.ChunkSize, 1)
 	s, b, _ := start(t, len(data), table, 4*image.ChunkSize, holds(2*time.Minute))
 	c := client(t)
-	b.Put(0, chunkOf(data, 0))
+	b.Put(0, imagetest.Chunk(data, 0))
 	r, err := c.Do(request(t.Context(), s, "GET", "bytes=1048000-"))
 	if err != nil {
 		t.Fatal(err)
@@ -284,9 +249,9 @@ func TestABodyGoesOnAsChunksComeAndEndsEarlyWhenOneDoesNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := 1; i < 3; i++ {
-		b.Put(i, chunkOf(data, i))
+		b.Put(i, imagetest.Chunk(data, i))
 		got := make([]byte, image.ChunkSize)
-		if _, err := io.ReadFull(r.Body, got); err != nil || !bytes.Equal(got, chunkOf(data, i)) {
+		if _, err := io.ReadFull(r.Body, got); err != nil || !bytes.Equal(got, imagetest.Chunk(data, i)) {
 			t.Fatal(err)
 		}
 	}
@@ -295,18 +260,18 @@ func TestABodyGoesOnAsChunksComeAndEndsEarlyWhenOneDoesNot(t *testing.T) {
 		t.Errorf("after the last chunk: %d, %v", n, err)
 	}
 	s2, b2, _ := start(t, len(data), table, 4*image.ChunkSize, holds(time.Millisecond))
-	b2.Put(0, chunkOf(data, 0))
+	b2.Put(0, imagetest.Chunk(data, 0))
 	if r, err = c.Do(request(t.Context(), s2, "GET", "bytes=0-1048576")); err != nil {
 		t.Fatal(err)
 	}
 	defer r.Body.Close()
-	if all, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || !bytes.Equal(all, chunkOf(data, 0)) {
+	if all, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || !bytes.Equal(all, imagetest.Chunk(data, 0)) {
 		t.Errorf("%d bytes, %v", len(all), err)
 	}
 }
 
 func TestReadersAreBounded(t *testing.T) {
-	data, table := random(t, 1000)
+	data, table := imagetest.Random(t, 1000, 1)
 	s, b, _ := start(t, len(data), table, image.ChunkSize)
 	b.Put(0, data)
 	status := func(c *http.Client) string {
@@ -344,7 +309,7 @@ func TestReadersAreBounded(t *testing.T) {
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	_, table := random(t, 10)
+	_, table := imagetest.Random(t, 10, 1)
 	s, _, _ := start(t, 10, table, image.ChunkSize)
 	for range maxConnections + 1 {
 		c, err := net.Dial("tcp", s.listener.Addr().String())
@@ -364,10 +329,10 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 func TestAReaderThatTakesNothingIsDroppedAndOthersGoOn(t *testing.T) {
-	data, table := random(t, 40*image.ChunkSize)
+	data, table := imagetest.Random(t, 40*image.ChunkSize, 1)
 	s, b, l := start(t, len(data), table, int64(len(data)), func(s *Server) { s.timeout = 100 * time.Millisecond })
 	for i := range table.Digests {
-		b.Put(i, chunkOf(data, i))
+		b.Put(i, imagetest.Chunk(data, i))
 	}
 	stuck, err := net.Dial("tcp", s.listener.Addr().String())
 	if err != nil {
@@ -389,13 +354,13 @@ func TestAReaderThatTakesNothingIsDroppedAndOthersGoOn(t *testing.T) {
 }
 
 func TestTheEndOfTheTransferEndsWhatIsBeingServed(t *testing.T) {
-	data, table := random(t, 2*image.ChunkSize)
+	data, table := imagetest.Random(t, 2*image.ChunkSize, 1)
 	for name, end := range map[string]func(s *Server, b *blob.Blob){
 		"the transfer": func(_ *Server, b *blob.Blob) { b.Close() },
 		"the server":   func(s *Server, _ *blob.Blob) { s.Close() },
 	} {
 		s, b, _ := start(t, len(data), table, 2*image.ChunkSize)
-		b.Put(0, chunkOf(data, 0))
+		b.Put(0, imagetest.Chunk(data, 0))
 		r, err := client(t).Do(request(t.Context(), s, "GET", ""))
 		if err != nil {
 			t.Fatal(err)
@@ -412,9 +377,9 @@ func TestTheEndOfTheTransferEndsWhatIsBeingServed(t *testing.T) {
 }
 
 func TestRunEndsWithItsContextAndCloseWithoutRun(t *testing.T) {
-	_, table := random(t, 10)
+	_, table := imagetest.Random(t, 10, 1)
 	b, _ := blob.New(10, table, 0)
-	s, err := New(Options{Blob: b, Report: report.New(&lines{})})
+	s, err := New(Options{Blob: b, Report: report.New(&reporttest.Lines{})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +390,7 @@ func TestRunEndsWithItsContextAndCloseWithoutRun(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if s, err = New(Options{Blob: b, Report: report.New(&lines{})}); err != nil {
+	if s, err = New(Options{Blob: b, Report: report.New(&reporttest.Lines{})}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

@@ -4,39 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
 
-// lines keeps what is reported.
-type lines struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lines) Line(_ report.Class, text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, text)
-}
-
 // open makes a store for a random file.
-func open(t *testing.T, chunks int, change func(*Options)) (*Store, []byte, *lines) {
+func open(t *testing.T, chunks int, change func(*Options)) (*Store, []byte, *reporttest.Lines) {
 	t.Helper()
-	data := make([]byte, chunks*image.ChunkSize-1000)
-	rand.NewChaCha8([32]byte{2}).Read(data)
-	f, err := image.Describe(bytes.NewReader(data), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &lines{}
-	o := Options{Dir: t.TempDir(), Size: int64(len(data)), Chunks: f.Chunks, Report: report.New(l)}
+	data, table := imagetest.Random(t, chunks*image.ChunkSize-1000, 2)
+	l := &reporttest.Lines{}
+	o := Options{Dir: t.TempDir(), Size: int64(len(data)), Chunks: table, Report: report.New(l)}
 	if change != nil {
 		change(&o)
 	}
@@ -48,11 +31,6 @@ func open(t *testing.T, chunks int, change func(*Options)) (*Store, []byte, *lin
 	return s, data, l
 }
 
-func chunkOf(data []byte, i int) []byte {
-	off, n := image.Chunk(int64(len(data)), i)
-	return data[off : off+n]
-}
-
 func TestChunksComeBackAsTheyWereAndTheFileHasNoName(t *testing.T) {
 	s, data, l := open(t, 5, nil)
 	if entries, err := os.ReadDir(s.o.Dir); err != nil || len(entries) != 0 {
@@ -60,29 +38,29 @@ func TestChunksComeBackAsTheyWereAndTheFileHasNoName(t *testing.T) {
 	}
 	p := make([]byte, image.ChunkSize)
 	for _, i := range []int{4, 0, 2, 2} {
-		if err := s.Put(i, chunkOf(data, i)); err != nil {
+		if err := s.Put(i, imagetest.Chunk(data, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range 5 {
 		n, err := s.ReadChunk(i, p)
-		if kept := i%2 == 0; s.Has(i) != kept || (err == nil) != kept || kept && !bytes.Equal(p[:n], chunkOf(data, i)) {
+		if kept := i%2 == 0; s.Has(i) != kept || (err == nil) != kept || kept && !bytes.Equal(p[:n], imagetest.Chunk(data, i)) {
 			t.Errorf("chunk %d: %v, %d bytes, %v", i, s.Has(i), n, err)
 		}
 	}
-	if want := int64(2*image.ChunkSize + len(chunkOf(data, 4))); s.kept != want {
+	if want := int64(2*image.ChunkSize + len(imagetest.Chunk(data, 4))); s.kept != want {
 		t.Errorf("%d bytes are kept and not %d", s.kept, want)
 	}
 	if _, err := s.ReadChunk(0, p[:10]); !errors.Is(err, io.ErrShortBuffer) {
 		t.Error(err)
 	}
-	for i, p := range map[int][]byte{-1: nil, 5: nil, 1: chunkOf(data, 4)} {
+	for i, p := range map[int][]byte{-1: nil, 5: nil, 1: imagetest.Chunk(data, 4)} {
 		if err := s.Put(i, p); err == nil {
 			t.Errorf("%d bytes were taken as chunk %d", len(p), i)
 		}
 	}
-	if s.Has(-1) || s.Has(5) || len(l.text) != 0 {
-		t.Errorf("it says %q", l.text)
+	if s.Has(-1) || s.Has(5) || len(l.All()) != 0 {
+		t.Errorf("it says %q", l.All())
 	}
 }
 
@@ -98,7 +76,7 @@ func TestItStopsAtItsLimitAndWhatItHasStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, data, l := open(t, 4, c.change)
 			for i := range 4 {
-				if err := s.Put(i, chunkOf(data, i)); (err == nil) != (i < c.kept) || err != nil && !errors.Is(err, ErrFull) {
+				if err := s.Put(i, imagetest.Chunk(data, i)); (err == nil) != (i < c.kept) || err != nil && !errors.Is(err, ErrFull) {
 					t.Errorf("chunk %d: %v", i, err)
 				}
 				if s.Has(i) != (i < c.kept) {
@@ -110,8 +88,8 @@ func TestItStopsAtItsLimitAndWhatItHasStays(t *testing.T) {
 					t.Error(n, err)
 				}
 			}
-			if len(l.text) != 1 || !strings.Contains(l.text[0], c.says) || !strings.Contains(l.text[0], s.o.Dir) {
-				t.Errorf("it says %q", l.text)
+			if len(l.All()) != 1 || !strings.Contains(l.All()[0], c.says) || !strings.Contains(l.All()[0], s.o.Dir) {
+				t.Errorf("it says %q", l.All())
 			}
 		})
 	}
@@ -120,7 +98,7 @@ func TestItStopsAtItsLimitAndWhatItHasStays(t *testing.T) {
 func TestADiskThatBreaksIsReportedOnceAndGivesNothingBack(t *testing.T) {
 	s, data, l := open(t, 3, nil)
 	for i := range 2 {
-		if err := s.Put(i, chunkOf(data, i)); err != nil {
+		if err := s.Put(i, imagetest.Chunk(data, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,36 +111,36 @@ func TestADiskThatBreaksIsReportedOnceAndGivesNothingBack(t *testing.T) {
 	if _, err := s.ReadChunk(1, p); !errors.Is(err, io.EOF) {
 		t.Errorf("cut: %v", err)
 	}
-	if len(l.text) != 1 || !strings.Contains(l.text[0], "warning: the disk below "+s.o.Dir) {
-		t.Errorf("it says %q", l.text)
+	if len(l.All()) != 1 || !strings.Contains(l.All()[0], "warning: the disk below "+s.o.Dir) {
+		t.Errorf("it says %q", l.All())
 	}
 	s.file.Close()
 	var err error
 	if s.file, err = os.OpenFile("/dev/full", os.O_RDWR, 0); err != nil {
 		t.Skip("there is no /dev/full: ", err)
 	}
-	if err := s.Put(2, chunkOf(data, 2)); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "the file system is full") {
+	if err := s.Put(2, imagetest.Chunk(data, 2)); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "the file system is full") {
 		t.Errorf("full: %v", err)
 	}
-	if err := s.Put(2, chunkOf(data, 2)); !errors.Is(err, ErrFull) || s.Has(2) || len(l.text) != 2 {
-		t.Errorf("again: %v; it says %q", err, l.text)
+	if err := s.Put(2, imagetest.Chunk(data, 2)); !errors.Is(err, ErrFull) || s.Has(2) || len(l.All()) != 2 {
+		t.Errorf("again: %v; it says %q", err, l.All())
 	}
 }
 
 func TestAClosedStoreSaysNothing(t *testing.T) {
 	s, data, l := open(t, 2, nil)
-	s.Put(0, chunkOf(data, 0))
+	s.Put(0, imagetest.Chunk(data, 0))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(1, chunkOf(data, 1)); !errors.Is(err, os.ErrClosed) {
+	if err := s.Put(1, imagetest.Chunk(data, 1)); !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
 	}
 	if _, err := s.ReadChunk(0, make([]byte, image.ChunkSize)); !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
 	}
-	if len(l.text) != 0 {
-		t.Errorf("it says %q", l.text)
+	if len(l.All()) != 0 {
+		t.Errorf("it says %q", l.All())
 	}
 }
 

@@ -7,18 +7,18 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	metafile "imgbuild/image/torrent"
 	"imgbuild/installer/blob"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
 
 // content is a file, and what is signed of it.
@@ -30,13 +30,8 @@ type content struct {
 
 func random(t testing.TB, size int) content {
 	t.Helper()
-	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{byte(size), byte(size >> 8), 3}).Read(data)
-	f, err := image.Describe(bytes.NewReader(data), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content{data, f.Chunks, metainfoOf(t, data)}
+	data, table := imagetest.Random(t, size, byte(size)+3)
+	return content{data, table, metainfoOf(t, data)}
 }
 
 func metainfoOf(t testing.TB, data []byte) []byte {
@@ -55,29 +50,11 @@ func (c content) chunk(i int) []byte {
 	return c.data[off : off+n]
 }
 
-// lines collects what is reported.
-type lines struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lines) Line(_ report.Class, text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, text)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.text, "\n")
-}
-
 // node is a machine that installs.
 type node struct {
 	*Client
 	b     *blob.Blob
-	lines *lines
+	lines *reporttest.Lines
 	ended chan error // what Run returned
 }
 
@@ -88,7 +65,7 @@ func start(t testing.TB, c content, memory int64, change func(*Options)) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{b: b, lines: &lines{}, ended: make(chan error, 1)}
+	n := &node{b: b, lines: &reporttest.Lines{}, ended: make(chan error, 1)}
 	o := Options{Blob: b, Metainfo: c.meta, Report: report.New(n.lines), Listen: "127.0.0.1:0"}
 	if change != nil {
 		change(&o)

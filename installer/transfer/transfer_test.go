@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,29 +14,13 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/imagetest"
 	"imgbuild/image/plan"
 	"imgbuild/installer/control"
 	"imgbuild/installer/fetch"
 	"imgbuild/installer/report"
+	"imgbuild/installer/report/reporttest"
 )
-
-// lines is a console.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Line(_ report.Class, text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.WriteString(text + "\n")
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // world is a release's origin, and the server that plans.
 type world struct {
@@ -55,14 +38,8 @@ type world struct {
 }
 
 func newWorld(t *testing.T, size int) *world {
-	w := &world{t: t, data: make([]byte, size), said: map[string]plan.Swarm{}, plans: map[string]func(*world) plan.Upstreams{}, news: make(chan struct{}, 1)}
-	src := rand.NewChaCha8([32]byte{5})
-	src.Read(w.data)
-	f, err := image.Describe(bytes.NewReader(w.data), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.table = f.Chunks
+	w := &world{t: t, said: map[string]plan.Swarm{}, plans: map[string]func(*world) plan.Upstreams{}, news: make(chan struct{}, 1)}
+	w.data, w.table = imagetest.Random(t, size, 5)
 	w.http = httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(w.http.Close)
 	return w
@@ -138,9 +115,9 @@ func (w *world) relayOf(token string) []plan.Upstream {
 }
 
 // machine begins a transfer. Its console is returned too.
-func (w *world) machine(token string, memory int64) (*Transfer, *lines) {
+func (w *world) machine(token string, memory int64) (*Transfer, *reporttest.Lines) {
 	w.t.Helper()
-	said := &lines{}
+	said := &reporttest.Lines{}
 	say := report.New(said)
 	o := Options{
 		Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-", Backoff: 10 * time.Millisecond}), Size: int64(len(w.data)), Chunks: w.table,
@@ -280,7 +257,7 @@ func TestAServerThatPlansNothingHoldsUpNothing(t *testing.T) {
 
 func TestATransferThatNobodyCanFeedFailsForWhoeverReads(t *testing.T) {
 	w := newWorld(t, 1<<20)
-	say := report.New(&lines{})
+	say := report.New(&reporttest.Lines{})
 	tr, err := New(Options{Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-"}), Size: 1 << 20, Chunks: w.table, Memory: 1 << 20, URLs: []string{w.http.URL + "/gone"}})
 	if err != nil {
 		t.Fatal(err)
