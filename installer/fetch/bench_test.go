@@ -120,7 +120,7 @@ func BenchmarkFetchAgainstCurl(b *testing.B) {
 	}
 	for b.Loop() {
 		begun, before := time.Now(), cpu(b)
-		g, _ := impatient(Options{Stall: 5 * time.Second, What: "-"})
+		g, _ := impatient(Options{Stall: 5 * time.Second})
 		t, err := blob.New(size, table, 128<<20)
 		if err != nil {
 			b.Fatal(err)

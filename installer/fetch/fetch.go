@@ -41,8 +41,6 @@ type Options struct {
 	Backoff time.Duration
 	// BadLimit is how many times one chunk may come with the wrong SHA-256; 4.
 	BadLimit int
-	// What names the root file system in progress lines; "rootfs". "-" shows no progress.
-	What string
 	// Proxy is the URL of the HTTP proxy for everything but relays; nil is none, whatever the environment says.
 	Proxy *url.URL
 	// Transport is for tests; a transport made for this purpose otherwise.
@@ -77,9 +75,6 @@ func New(o Options) *Fetcher {
 	}
 	if o.BadLimit <= 0 {
 		o.BadLimit = 4
-	}
-	if o.What == "" {
-		o.What = "rootfs"
 	}
 	proxied, direct := o.Transport, o.Transport
 	if o.Transport == nil {

@@ -12,7 +12,6 @@ import (
 	"imgbuild/image"
 	"imgbuild/image/plan"
 	"imgbuild/installer/blob"
-	"imgbuild/installer/report"
 )
 
 // Source is one place that has the file.
@@ -37,7 +36,6 @@ type Transfer struct {
 	f      *Fetcher
 	o      Options
 	b      *blob.Blob
-	meter  *report.Meter
 	pace   *pace
 	memory int           // chunks that the blob has room for
 	single chan struct{} // holds a token: whoever takes it is the one worker that reads servers without ranges
@@ -64,7 +62,7 @@ type trouble struct {
 
 // NewTransfer returns a transfer that feeds b. It has no sources, and does nothing, before Use and Run.
 func (f *Fetcher) NewTransfer(b *blob.Blob) *Transfer {
-	t := &Transfer{f: f, o: f.o, b: b, meter: report.NewMeter(f.o.What, b.Size()), pace: newPace(0),
+	t := &Transfer{f: f, o: f.o, b: b, pace: newPace(0),
 		memory: int(b.Stats().Limit / image.ChunkSize), single: make(chan struct{}, 1), checks: make(chan struct{}, f.o.Connections),
 		runs: map[*run]struct{}{}, changed: make(chan struct{}), trouble: map[int]*trouble{}}
 	t.single <- struct{}{}
@@ -167,7 +165,6 @@ func (t *Transfer) Run(ctx context.Context) error {
 	for range 2 * t.o.Connections {
 		group.Go(func() error { return w.work(gctx) })
 	}
-	beside.Go(func() { t.show(gctx) })
 	beside.Go(func() { w.probe(gctx) })
 	beside.Go(func() {
 		select {
@@ -186,26 +183,6 @@ func (t *Transfer) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// show reports progress once a second.
-func (t *Transfer) show(ctx context.Context) {
-	if t.o.What == "-" {
-		return
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for complete := false; !complete; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		s := t.b.Stats()
-		t.meter.Set(s.Arrived)
-		t.o.Report.Progress(t.meter.Progress())
-		complete = s.Arrived == s.Size
-	}
 }
 
 // buffer is memory for one chunk.

@@ -262,21 +262,6 @@ func TestTheContextEndsATransferAndWakesItsReaders(t *testing.T) {
 	}
 }
 
-func TestProgressIsReportedWithARate(t *testing.T) {
-	data, table := imagetest.Random(t, 3*mib, 1)
-	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(600 * time.Millisecond) // a server that takes its time
-		static(data)(w, r)
-	})
-	f, l := impatient(Options{Stall: 5 * time.Second, Connections: 1, RunBytes: mib})
-	if err := install(t, f, []string{u}, data, table, 64*mib); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(l.String(), "imgbuild: rootfs 33% 1.0 MiB of 3.0 MiB, ") {
-		t.Errorf("no progress:\n%s", l)
-	}
-}
-
 func FuzzContentRange(f *testing.F) {
 	for _, s := range []string{"bytes 0-1/2", "bytes 5-9/*", "bytes */7", "bytes 9-5/10", "bytes +1-2/3", "bytes 0-18446744073709551615/*"} {
 		f.Add(s)

@@ -120,7 +120,7 @@ func (w *world) machine(token string, memory int64) (*Transfer, *reporttest.Line
 	said := &reporttest.Lines{}
 	say := report.New(said)
 	o := Options{
-		Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-", Backoff: 10 * time.Millisecond}), Size: int64(len(w.data)), Chunks: w.table,
+		Report: say, Fetcher: fetch.New(fetch.Options{Report: say, Backoff: 10 * time.Millisecond}), Size: int64(len(w.data)), Chunks: w.table,
 		URLs: []string{w.http.URL + "/rootfs"}, Transport: plan.TransportRelay, Memory: memory, Spill: w.t.TempDir(), Token: token,
 	}
 	if token != "" {
@@ -258,7 +258,7 @@ func TestAServerThatPlansNothingHoldsUpNothing(t *testing.T) {
 func TestATransferThatNobodyCanFeedFailsForWhoeverReads(t *testing.T) {
 	w := newWorld(t, 1<<20)
 	say := report.New(&reporttest.Lines{})
-	tr, err := New(Options{Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-"}), Size: 1 << 20, Chunks: w.table, Memory: 1 << 20, URLs: []string{w.http.URL + "/gone"}})
+	tr, err := New(Options{Report: say, Fetcher: fetch.New(fetch.Options{Report: say}), Size: 1 << 20, Chunks: w.table, Memory: 1 << 20, URLs: []string{w.http.URL + "/gone"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,6 +272,27 @@ func TestATransferThatNobodyCanFeedFailsForWhoeverReads(t *testing.T) {
 	}
 	if err := tr.Close(); err == nil {
 		t.Error("closing it tells nothing of what ended it")
+	}
+}
+
+func TestProgressSaysWhatHasComeAndFromWhere(t *testing.T) {
+	said := &reporttest.Lines{}
+	say := report.New(said)
+	data, table := imagetest.Random(t, 3<<20, 1)
+	tr, err := New(Options{Report: say, Fetcher: fetch.New(fetch.Options{Report: say}), Size: 3 << 20, Chunks: table, Memory: 3 << 20, URLs: []string{"http://127.0.0.1/none"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := tr.Blob().Put(i, imagetest.Chunk(data, i)); err != nil {
+			t.Fatal(err)
+		}
+		if complete := tr.progress(time.Now()); complete != (i == 2) {
+			t.Errorf("after %d chunks of 3 complete is %v", i+1, complete)
+		}
+	}
+	if got := said.String(); !strings.HasPrefix(got, "imgbuild: rootfs 33% 1.0 MiB of 3.0 MiB") || !strings.Contains(got, "rootfs 100% 3.0 MiB of 3.0 MiB") {
+		t.Errorf("it says\n%s", got)
 	}
 }
 

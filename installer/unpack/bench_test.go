@@ -80,7 +80,7 @@ func fetched(url, dest string) error {
 	}
 	say := report.New(stderr{})
 	t, err := transfer.New(transfer.Options{
-		Report: say, Fetcher: fetch.New(fetch.Options{Report: say, What: "-"}), Size: f.Size, Chunks: f.Chunks, URLs: []string{url}, Memory: blob.MinMemory,
+		Report: say, Fetcher: fetch.New(fetch.Options{Report: say}), Size: f.Size, Chunks: f.Chunks, URLs: []string{url}, Memory: blob.MinMemory,
 	})
 	if err != nil {
 		return err

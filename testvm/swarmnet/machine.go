@@ -155,7 +155,7 @@ func (m *machine) install(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
-	t.fetcher = fetch.New(fetch.Options{Report: t.report, What: "-"})
+	t.fetcher = fetch.New(fetch.Options{Report: t.report})
 	if t.manifest, _, _, err = t.fetcher.Manifest(ctx, t.plan.Manifest, keys); err != nil {
 		return err
 	}
