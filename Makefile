@@ -61,6 +61,7 @@ e2e-short: build ## install and boot QEMU machines, BIOS and UEFI, good and bad 
 	$(GO) test $(EXEC) -tags e2e -short -count=1 -timeout 40m -v ./testvm/e2e
 
 e2e: setup-test build ## the wider matrix of QEMU machines: disks, file systems, network boot (root)
+	IMGBUILD_SWARM_FAULTS=all $(GO) test $(EXEC) -tags integration -count=1 -timeout 30m -v ./testvm/swarmnet
 	$(GO) test $(EXEC) -tags e2e -p 1 -count=1 -timeout 3h -v ./initramfs ./testvm/e2e
 
 bench: setup-test build ## speed and size figures, each beside its peer tool in the same run (root)
