@@ -361,6 +361,7 @@ func raid5() layout.Layout {
 // for the first time.
 func striped() layout.Layout {
 	l := layout.Layout{
+		Firmware: layout.BIOS,
 		Disks: []layout.Disk{{Name: "system", Match: layout.Hints{Serial: "SYS*"}, Partitions: []layout.Partition{
 			{Extent: layout.Extent{Size: "512MiB"}, Content: layout.Content{FS: "ext4", Mount: "/boot"}},
 			{Extent: layout.Extent{Size: "rest"}, Content: layout.Content{FS: "xfs", Mount: "/"}},
