@@ -26,10 +26,16 @@ type view struct {
 
 func (v view) good() bool { return !v.down && !v.avoid && !v.suspect }
 
-// order is the source's tier; those that send whole files only come after all others.
+// wholeTier is added to the tier of a source that sends whole files only.
+const wholeTier = 1 << 20
+
+// LastResort is a tier after all smaller ones, also of sources that turn out to send whole files only.
+const LastResort = 2 * wholeTier
+
+// order is the source's tier; those that send whole files only come after all others below LastResort.
 func (v view) order() int {
 	if v.whole {
-		return v.tier + 1<<20
+		return v.tier + wholeTier
 	}
 	return v.tier
 }

@@ -29,6 +29,7 @@ func TestTheNextSourceIsTheBestOfTheLowestTierThatWorks(t *testing.T) {
 		"the one that made sense":             {[]view{{odd: 2}, {odd: 1}}, choice{index: 1}},
 		"the faster one":                      {[]view{{rate: 1}, {rate: 2}}, choice{index: 1}},
 		"whole files are the last resort":     {[]view{{whole: true}, {tier: 9}}, choice{index: 1}},
+		"but for what comes after all":        {[]view{{whole: true}, {tier: LastResort}}, choice{index: 0, whole: true}},
 		"but one":                             {[]view{{whole: true}, {tier: 9, suspect: true, retry: past}}, choice{index: 0, whole: true}},
 		"all are down":                        {[]view{{down: true}, {down: true}}, choice{index: -1, over: true, alone: true}},
 		"the only one failed":                 {[]view{{suspect: true, retry: soon}}, choice{index: -1, wait: 3 * time.Second}},

@@ -141,7 +141,8 @@ func (t *Transfer) use() {
 }
 
 // sources are what the server plans, in its order, the origin and its mirrors together; and the release's own addresses where it
-// names none.
+// names none. Machines that it names after the origin may read from this one, so they come after it in any case: also where it sends
+// whole files only, which otherwise come last.
 func sources(planned []plan.Upstream, own []fetch.Source, transport plan.Transport) []fetch.Source {
 	var list []fetch.Source
 	origin := -1 // the tier
@@ -155,6 +156,8 @@ func sources(planned []plan.Upstream, own []fetch.Source, transport plan.Transpo
 			s.Tier, s.Ordered = origin, transport == plan.TransportRelay
 		case transport != plan.TransportRelay:
 			continue
+		case origin >= 0:
+			s.Tier += fetch.LastResort
 		}
 		list = append(list, s)
 	}

@@ -314,7 +314,7 @@ func TestWhatTheServerPlansBecomesSourcesInItsOrder(t *testing.T) {
 		want      string
 	}{
 		{planned, plan.TransportRelay, "x/0 y/1 origin/2 "},
-		{[]plan.Upstream{planned[2], {ID: "mirror1", Kind: plan.SourceOrigin}, planned[0]}, plan.TransportRelay, "origin/0 mirror1/0 x/2 "},
+		{[]plan.Upstream{planned[2], {ID: "mirror1", Kind: plan.SourceOrigin}, planned[0]}, plan.TransportRelay, fmt.Sprintf("origin/0 mirror1/0 x/%d ", fetch.LastResort+2)},
 		{planned, plan.TransportHTTP, "origin/2 "},
 		{planned[:2], plan.TransportRelay, "x/0 y/1 origin/1000 mirror-1/1000 "},
 		{nil, plan.TransportRelay, "origin/1000 mirror-1/1000 "},
