@@ -23,6 +23,9 @@ const PieceSize = 256 << 10
 // MaxSize bounds a metainfo file: one of the largest file has 20 MiB of digests.
 const MaxSize = 24 << 20
 
+// InstallerPrefix begins the peer IDs of machines that install (BEP 20).
+const InstallerPrefix = "-IB0001-"
+
 // AnnouncePath is where an imgserve has its tracker (BEP 3), below its address.
 const AnnouncePath = "/announce"
 

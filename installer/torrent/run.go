@@ -38,6 +38,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
 	defer stop()
+	c.torrent.AddTrackers([][]string{c.trackers}) // and not before: a server that plans has heard of this client by now
 	var parts sync.WaitGroup
 	parts.Go(func() { c.claim(ctx) })
 	parts.Go(func() { c.take(ctx) })
@@ -118,7 +119,14 @@ func (c *Client) watch() []peer {
 	return peers
 }
 
-// dial sees to it that there are connections to the planned peers, and that there are none to those that were planned before.
+// dialled reports whether a connection was made from here to a peer that has to be among the planned ones: those that a tracker names
+// need not be while none are planned. The caller holds the lock.
+func (c *Client) dialled(conn *library.PeerConn) bool {
+	return conn.Discovery == library.PeerSourceDirect || conn.Discovery == library.PeerSourceTracker && len(c.planned) > 0
+}
+
+// dial sees to it that there are connections to the planned peers, and none to those that were planned before, or that a tracker
+// named before any were.
 func (c *Client) dial() {
 	conns := c.torrent.PeerConns()
 	c.mu.Lock()
@@ -132,7 +140,7 @@ func (c *Client) dial() {
 		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 		open[a] = true
 		open[netip.AddrPortFrom(a.Addr(), uint16(c.listens[conn]))] = true
-		if conn.Discovery == library.PeerSourceDirect && !slices.Contains(c.planned, a) {
+		if c.dialled(conn) && !slices.Contains(c.planned, a) {
 			superfluous = append(superfluous, conn)
 		}
 	}

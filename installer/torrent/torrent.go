@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type Client struct {
 	listener net.Listener
 	client   *library.Client
 	torrent  *library.Torrent
+	trackers []string // Run announces to them
 	limitIn  *rate.Limiter
 	limitOut *rate.Limiter
 	ctx      context.Context // ends with Close
@@ -128,7 +130,8 @@ func (c *Client) spec() (*library.TorrentSpec, error) {
 	if m.Size != c.size {
 		return nil, fmt.Errorf("%s is of a file of %d bytes, and the signed manifest's has %d: publish the release again, whole", image.TorrentFile, m.Size, c.size)
 	}
-	m.Trackers, m.WebSeeds = append(append([]string(nil), c.o.Trackers...), m.Trackers...), nil
+	c.trackers = append(slices.Clone(c.o.Trackers), m.Trackers...)
+	m.Trackers, m.WebSeeds = c.trackers, nil
 	data, err := m.Marshal()
 	if err != nil {
 		return nil, err
@@ -141,7 +144,7 @@ func (c *Client) spec() (*library.TorrentSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Storage, spec.DisableInitialPieceCheck = store{c}, true
+	spec.Storage, spec.DisableInitialPieceCheck, spec.Trackers = store{c}, true, nil
 	return spec, nil
 }
 
@@ -153,7 +156,7 @@ func (c *Client) start(spec *library.TorrentSpec) (err error) {
 	id := make([]byte, 6)
 	rand.Read(id)
 	cfg := library.NewDefaultClientConfig()
-	cfg.PeerID = "-IB0001-" + hex.EncodeToString(id) // BEP 20
+	cfg.PeerID = metafile.InstallerPrefix + hex.EncodeToString(id)
 	cfg.ExtendedHandshakeClientVersion, cfg.HTTPUserAgent = "imgbuild", "imgbuild"
 	cfg.Extensions = pp.NewPeerExtensionBytes(pp.ExtensionBitFast, pp.ExtensionBitLtep)
 	// Our own listener and dialer stand in for the library's: see conn.go.

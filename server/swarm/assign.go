@@ -61,7 +61,7 @@ func (w *swarm) planFor(t plan.Transport, now time.Time) {
 		if m.Transport != t || m.silent(now) {
 			continue
 		}
-		n := &node{id: m.Order, group: m.Group, age: m.age, got: m.got(now), held: m.said.Held, left: m.said.Total - m.got(now), done: m.said.Done, leaf: m.leaf(now), avoid: map[string]bool{}}
+		n := &node{id: m.Order, group: m.Group, age: m.age, got: m.got(now), vague: w.vague(m, now), held: m.said.Held, left: m.said.Total - m.got(now), done: m.said.Done, leaf: m.leaf(now), avoid: map[string]bool{}}
 		for id := range m.avoid {
 			n.avoid[id] = true
 		}

@@ -40,8 +40,13 @@ type verdict struct {
 	refused  map[string]bool // sources that it says are down, as long as it says so
 }
 
-// slack is how far a machine may be behind the one that it reads from, and ahead of it.
-func (w *swarm) slack() int64 { return min(mostBehind, max(w.total/16, 1<<20)) }
+// slack is how far a machine may be behind the one that it reads from, and ahead of it: on fast networks what comes in half a second.
+func (w *swarm) slack() int64 { return max(min(mostBehind, max(w.total/16, 1<<20)), int64(w.best/2)) }
+
+// vague is how far what got says may be off: the rate of a machine is smoothed, and so may be far from what it is when it has just begun.
+func (w *swarm) vague(m *member, now time.Time) int64 {
+	return min(m.said.Total-m.said.Got, int64(w.best*max(now.Sub(m.heard), 0).Seconds()))
+}
 
 // got is how many bytes a machine has by now, as far as can be told from its last report.
 func (m *member) got(now time.Time) int64 {

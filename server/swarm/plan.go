@@ -13,7 +13,8 @@ type node struct {
 	id    string
 	group string
 	age   int   // order of joining
-	got   int64 // bytes that came
+	got   int64 // bytes that came, as far as is known
+	vague int64 // how many more there may be by now
 	held  int64 // bytes that it can serve
 	left  int64 // bytes that it needs
 	done  bool  // reads no more
@@ -96,7 +97,7 @@ func (c *chains) keeps(n *node, parent string) bool {
 
 // feeds reports whether n could read from p.
 func (c *chains) feeds(p, n *node) bool {
-	return p != n && !p.leaf && p.got+c.slack >= n.got && !n.avoid[p.id]
+	return p != n && !p.leaf && p.got+p.vague+n.vague+c.slack >= n.got && !n.avoid[p.id]
 }
 
 // behind reports whether the machine id gets its bytes, over any number of others, from above.

@@ -41,7 +41,9 @@ func (s *Server) upstreams(m *member, now time.Time) plan.Upstreams {
 			u.Upstreams = append(u.Upstreams, s.relay(m, p, now))
 		}
 	case plan.TransportTorrent:
-		u.Peers = s.peers(m)
+		for _, at := range s.peers(m) {
+			u.Peers = append(u.Peers, at.String())
+		}
 		if m.reads() {
 			u.Rate = least(u.Rate, s.entryRate(m, w.members[m.parent]))
 			if m.parent == "" {
@@ -150,13 +152,14 @@ func (s *Server) waiting(w *swarm) int {
 	return max(0, s.wanted[w.image]-here)
 }
 
-// lingers reports whether a machine that is done is to stay a while: one that reads from it has no other source nearby.
+// lingers reports whether a machine that is done is to stay a while: one that reads from it has no other source nearby, or would lose
+// seconds by connecting to it, as with BitTorrent.
 func (w *swarm) lingers(m *member, now time.Time) bool {
 	if m.reads() || m.bad || now.Sub(m.doneAt) > lingerFor {
 		return false
 	}
 	for _, r := range w.members {
-		if r.parent == m.Order && r.reads() && r.placed && !r.silent(now) && !w.near(r, m, now) {
+		if r.parent == m.Order && r.reads() && r.placed && !r.silent(now) && (m.Transport == plan.TransportTorrent || !w.near(r, m, now)) {
 			return true
 		}
 	}
@@ -217,15 +220,15 @@ func least(a, b int64) int64 {
 }
 
 // peers are BitTorrent's planned neighbours: who is before a machine in the chain, and the server's own seed before the first.
-func (s *Server) peers(m *member) []string {
+func (s *Server) peers(m *member) []netip.AddrPort {
 	if !m.placed {
 		return nil
 	}
 	if at, ok := m.swarm.peer(m.parent); ok {
-		return []string{at.String()}
+		return []netip.AddrPort{at}
 	}
 	if at, ok := s.seed(m); ok {
-		return []string{at.String()}
+		return []netip.AddrPort{at}
 	}
 	return nil
 }
@@ -256,27 +259,15 @@ func (w *swarm) peer(order string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(p.Address, uint16(p.said.PeerPort)), true
 }
 
-// Neighbours are the planned neighbours of a BitTorrent client, by its peer ID in hex: who it is to read from, and who reads from
-// it. There are none of a client that no installing machine has named.
-func (s *Server) Neighbours(peerID string) []netip.AddrPort {
+// Neighbours are the planned neighbours of a BitTorrent client, by its peer ID in hex: who it is to read from. Who reads from it
+// connects of its own. Known is false of a client that no installing machine has named.
+func (s *Server) Neighbours(peerID string) (list []netip.AddrPort, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.orders {
-		if peerID == "" || m.said.PeerID != peerID {
-			continue
+		if peerID != "" && m.said.PeerID == peerID {
+			return s.peers(m), true
 		}
-		var list []netip.AddrPort
-		if at, ok := m.swarm.peer(m.parent); ok && m.placed {
-			list = append(list, at)
-		} else if at, ok := s.seed(m); ok && m.placed {
-			list = append(list, at)
-		}
-		for _, r := range m.swarm.ordered {
-			if at, ok := m.swarm.peer(r.Order); ok && r.placed && r.parent == m.Order {
-				list = append(list, at)
-			}
-		}
-		return list
 	}
-	return nil
+	return nil, false
 }

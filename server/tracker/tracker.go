@@ -1,14 +1,16 @@
 // Package tracker is a BitTorrent tracker over HTTP (BEP 3, compact answers by BEP 23 and BEP 7, scrape by BEP 48) for the torrents
 // of the catalogue's releases, and for no others. Announces come in; the peers to connect to go out.
 //
-// A machine that the planner knows gets the neighbours that were planned for it, and everybody else seeds first and then who is
-// near. It believes no address that a client says, only the one it asks from; keeps what it knows in memory, within bounds; and
+// A machine that the planner knows gets the neighbours that were planned for it, or clients that are no installers where none were
+// planned; everybody else gets seeds first and then who is near. It believes no address that a client says, only the one it asks from; keeps what it knows in memory, within bounds; and
 // never answers an empty failure reason, which clients take for a failure.
 package tracker
 
 import (
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +36,8 @@ type Seed interface {
 type Options struct {
 	Torrents Torrents
 	Seed     Seed // nil without
-	// Neighbours are those that were planned for a peer, by its ID in hex; nil if it is not known. A nil function knows nobody.
-	Neighbours func(peerID string) []netip.AddrPort
+	// Neighbours are those that were planned for a peer, by its ID in hex, and whether it is known. A nil function knows nobody.
+	Neighbours func(peerID string) (planned []netip.AddrPort, known bool)
 	Now        func() time.Time // time.Now
 }
 
@@ -110,14 +112,17 @@ func (t *Tracker) Announce() http.Handler {
 			fail(w, refused)
 			return
 		}
-		if seed, ok := t.seed(r, known.Ref); ok {
+		seed, seeds := t.seed(r, known.Ref)
+		if seeds {
 			complete++
-			if a.left > 0 {
-				list = append([]peer{{addr: seed, complete: true}}, list...)
-			}
 		}
-		if planned := t.planned(a.id); len(planned) > 0 {
+		switch planned, ok := t.planned(a.id); {
+		case len(planned) > 0:
 			list = planned
+		case ok: // where it reads from is being planned, or no machine has anything yet
+			list = slices.DeleteFunc(list, func(p peer) bool { return strings.HasPrefix(p.id, torrent.InstallerPrefix) })
+		case seeds && a.left > 0:
+			list = append([]peer{{addr: seed, complete: true}}, list...)
 		}
 		if a.event == eventStopped {
 			list = nil
@@ -174,16 +179,16 @@ func (t *Tracker) seed(r *http.Request, ref string) (netip.AddrPort, bool) {
 	return addr, ok
 }
 
-// planned are the neighbours of a peer that the planner knows, or nil.
-func (t *Tracker) planned(id string) []peer {
+// planned are the neighbours of a peer that the planner knows.
+func (t *Tracker) planned(id string) (list []peer, known bool) {
 	if t.o.Neighbours == nil {
-		return nil
+		return nil, false
 	}
-	var list []peer
-	for _, a := range t.o.Neighbours(hexID(id)) {
+	addrs, known := t.o.Neighbours(hexID(id))
+	for _, a := range addrs {
 		list = append(list, peer{addr: a})
 	}
-	return list
+	return list, known
 }
 
 // announce notes what a client says of itself, and returns the numbers of peers and those to connect to. Refused says why it is not

@@ -65,10 +65,17 @@ func newRig(change func(*Options)) *rig {
 func (r *rig) List() []*torrents.Torrent                  { return r.torrents.List() }
 func (r *rig) By(h torrent.Hash) *torrents.Torrent        { return r.torrents.By(h) }
 func (r *rig) later(d time.Duration)                      { r.now = r.now.Add(d) }
-func peerID(name string) string                           { return fmt.Sprintf("-XX0001-%-12s", name) }
 func query(pairs ...string) string                        { return strings.Join(pairs, "&") }
 func field(key, value string) string                      { return key + "=" + url.QueryEscape(value) }
 func ask(h http.Handler, from, query string) bencode.Dict { return askAt(h, from, "", query) }
+
+// peerID is that of a client with a name, which may be a whole one.
+func peerID(name string) string {
+	if len(name) == 20 {
+		return name
+	}
+	return fmt.Sprintf("-XX0001-%-12s", name)
+}
 
 // askAt asks the server at one of its addresses.
 func askAt(h http.Handler, from, at, query string) bencode.Dict {
@@ -176,20 +183,23 @@ func TestTheServersOwnSeedIsThere(t *testing.T) {
 }
 
 func TestMachinesHearWhomThePlannerChose(t *testing.T) {
-	planned := fmt.Sprintf("%x", peerID("planned"))
+	planned, unplanned := fmt.Sprintf("%x", peerID("planned")), fmt.Sprintf("%x", peerID("unplanned"))
 	r := newRig(func(o *Options) {
 		o.Seed = seed{"a/1": "[::]:6881"}
-		o.Neighbours = func(id string) []netip.AddrPort {
+		o.Neighbours = func(id string) ([]netip.AddrPort, bool) {
 			if id != planned {
-				return nil
+				return nil, id == unplanned
 			}
-			return []netip.AddrPort{netip.MustParseAddrPort("10.1.0.7:5000"), netip.MustParseAddrPort("[2001:db8::7]:5000")}
+			return []netip.AddrPort{netip.MustParseAddrPort("10.1.0.7:5000"), netip.MustParseAddrPort("[2001:db8::7]:5000")}, true
 		}
 	})
 	r.hears("10.1.0.2:1", "two", hashA, 1)
 	want(t, r.hears("10.1.0.3:1", "planned", hashA, 1), "10.1.0.7:5000", "[2001:db8::7]:5000")
 	want(t, r.hears("10.1.0.4:1", "four", hashA, 1), "10.1.0.1:6881", "10.1.0.2:1", "10.1.0.3:1")
 	want(t, r.hears("10.1.0.3:1", "planned", hashA, 1, "event=stopped"))
+	// Whoever waits for the plan connects to no other that installs, and not to the server's seed: that is the first one's.
+	r.hears("10.1.0.5:1", torrent.InstallerPrefix+"abcdefabcdef", hashA, 1)
+	want(t, r.hears("10.1.0.6:1", "unplanned", hashA, 1), "10.1.0.2:1", "10.1.0.4:1")
 }
 
 func TestPeersThatDoNotComeBackAreForgotten(t *testing.T) {

@@ -51,6 +51,9 @@ func newLab(ctx context.Context, cable Link) (_ *lab, err error) {
 	if err := l.backbone.Do(makeSwitch); err != nil {
 		return nil, err
 	}
+	if err := l.origin.Namespace().Do(useCubic); err != nil {
+		return nil, err
+	}
 	if err := l.plug(trunk, "uplink", l.origin.Namespace(), cable); err != nil {
 		return nil, err
 	}
@@ -58,6 +61,15 @@ func newLab(ctx context.Context, cable Link) (_ *lab, err error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// useCubic makes the connections of a namespace share cables as those of EL's kernels do, whatever the host's do: one that is paced by
+// BBR leaves a part of a cable unused on which acknowledgements go too. The module may not be loaded; it is built in nearly everywhere.
+func useCubic() error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("cubic"), 0o644); err != nil {
+		return fmt.Errorf("have TCP use cubic: %w: %w", ErrShape, err)
+	}
+	return nil
 }
 
 // makeSwitch makes a bridge without an address. A new bridge has STP off, and then forwards at once.
@@ -145,6 +157,9 @@ func (l *lab) add(cable Link) (int, error) {
 		return 0, err
 	}
 	err = ns.Do(func() error {
+		if err := useCubic(); err != nil {
+			return err
+		}
 		c, err := netlink.LinkByName(card)
 		if err != nil {
 			return err
