@@ -40,6 +40,9 @@ run InitramfsWith ./initramfs
 say "a boot storm: imgserve with SQLite, then dnsmasq and nginx for the parts that they can do"
 build/testvm storm --release build/bench/demo/1 --machines "${BENCH_MACHINES:-1000,10000}"
 
+say "one machine fetches, checks and unpacks that release over HTTP, beside curl that only writes it to a file"
+build/testvm swarm --transport '' --image "$IMGBUILD_BENCH_SQUASHFS"
+
 say "machines that install at the same time, each behind a cable of its own: the last one's time beside the least that the cables allow"
 build/testvm swarm --machines "${BENCH_SWARM:-1,4,8,16,32}" --transport http,relay,torrent
 

@@ -75,6 +75,7 @@ process with the installer's own code, which writes to a file what it gets and c
 	f.IntSliceVar(&o.Machines, "machines", []int{1, 4, 8, 16, 32}, "how many machines install: one run for each number")
 	f.StringSliceVar(&transports, "transport", []string{"http", "relay", "torrent"}, "how the root file system comes: http, relay, torrent")
 	f.IntVar(&o.Faulty, "faults", 0, "how many machines install while something goes wrong, once for each thing that can; 0 leaves that out")
+	f.StringVar(&o.Image, "image", "", "a squashfs that one machine fetches, checks and unpacks, beside curl over the same cable")
 	f.StringVar(&rate, "rate", "", "what each cable carries in a second, as 8MB (default: as much as the processors leave it to be the cable that is waited for)")
 	f.StringVar(&size, "size", "256MiB", "the root file system's size; over http, divided by the number of machines")
 	f.StringVar(&o.Programs.Imgserve, "imgserve", "", "the imgserve program (default: the one beside this program)")

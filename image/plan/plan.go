@@ -38,6 +38,7 @@ type Action string
 const (
 	Install   Action = "install"
 	Preview   Action = "preview"   // say what an installation would erase and write, touch nothing, then boot the local disk
+	Live      Action = "live"      // run a release from memory, touch no disk but those that LiveOptions name
 	Inspect   Action = "inspect"   // say what it is, touch nothing, then boot the local disk
 	Wait      Action = "wait"      // for its turn
 	LocalBoot Action = "localboot" // boot the local disk
@@ -66,6 +67,9 @@ type Plan struct {
 	RetrySeconds int `json:"retry_seconds,omitempty"`
 	// Token authorises this installation's reports. It is a secret.
 	Token string `json:"token,omitempty"`
+
+	// Live comes with the action live only, as do Manifest, Transport, Mirrors and Host of what follows.
+	Live *LiveOptions `json:"live,omitempty"`
 
 	// What follows comes with the actions install and preview only.
 

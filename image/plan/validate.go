@@ -15,6 +15,18 @@ func (p Plan) Validate() error {
 		if p.Transport != "" && !p.Transport.Valid() {
 			return fmt.Errorf("read plan: its transport %q is not known to this installer", p.Transport)
 		}
+	case Live:
+		if p.Manifest == "" || p.Token == "" {
+			return errors.New("read plan: a live system needs a manifest and a token")
+		}
+		if p.Transport != "" && !p.Transport.Valid() {
+			return fmt.Errorf("read plan: its transport %q is not known to this installer", p.Transport)
+		}
+		if p.Live != nil {
+			if err := p.Live.Validate(); err != nil {
+				return fmt.Errorf("read plan: %w", err)
+			}
+		}
 	case Wait:
 		if p.RetrySeconds <= 0 {
 			return errors.New("read plan: waiting needs a time to ask again")

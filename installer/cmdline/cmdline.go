@@ -26,12 +26,14 @@ const Prefix = "imgbuild."
 type Mode string
 
 // The modes. ModeInstall writes an image onto disks; with a server, it does what the server's plan says. ModePreview says
-// what an installation would erase and write; ModeInspect says to a server what the machine is. These two never write,
-// whatever the plan says.
+// what an installation would erase and write; ModeInspect says to a server what the machine is; ModeLive runs the image from memory;
+// ModeCheck says whether all of a medium is as it was written. Only ModeInstall writes to a disk, whatever the plan says.
 const (
 	ModeInstall Mode = "install"
 	ModePreview Mode = "preview"
 	ModeInspect Mode = "inspect"
+	ModeLive    Mode = "live"
+	ModeCheck   Mode = "check"
 )
 
 // OnError is what happens after a failure.
@@ -66,6 +68,10 @@ type Args struct {
 	Boot      string
 	// Manifest is an absolute http or https URL; the other files of the release lie beside it.
 	Manifest string
+	// Medium is the volume label of a medium of this machine that has the release, in place of Manifest.
+	Medium string
+	// Live says how ModeLive runs the image; with a server it is the plan's to say.
+	Live plan.LiveOptions
 	// Disks are serial numbers, WWNs or paths below /dev, in the order of the layout's disks; without them the layout's hints
 	// choose, or the only eligible disk is taken.
 	Disks []string
@@ -98,15 +104,16 @@ type Args struct {
 
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
-	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror", "proxy"}
+	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror", "proxy",
+		"medium", "live.size", "live.persist", "live.root"}
 }
 
 // several are the arguments that may be given more than once with different values.
-func several() []string { return []string{"disk", "wipe", "unseal", "mirror"} }
+func several() []string { return []string{"disk", "wipe", "unseal", "mirror", "live.persist"} }
 
 // ordered are the arguments that are a server's to say where there is one.
 func ordered() []string {
-	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror"}
+	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror", "live.size", "live.persist", "live.root"}
 }
 
 // Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
@@ -137,6 +144,8 @@ func (p *parser) agree() {
 	a := &p.args
 	given := func(key string) bool { return len(p.seen[key]) > 0 }
 	switch {
+	case a.Medium != "" && (a.Manifest != "" || a.Server != ""):
+		p.bad("%smedium= has the release, and %smanifest= and %sserver= too: give one of them", Prefix, Prefix, Prefix)
 	case a.Server != "" && a.Manifest != "":
 		p.bad("%sserver= and %smanifest= both say what to do: give one of them", Prefix, Prefix)
 	case a.Server != "":
@@ -152,10 +161,18 @@ func (p *parser) agree() {
 		}
 	case given("serverkey") || given("boot"):
 		p.bad("%sserverkey= and %sboot= belong to a server: add %sserver=URL", Prefix, Prefix, Prefix)
+	case a.Mode == ModeCheck && a.Medium == "":
+		p.bad("%smode=check checks a medium: add %smedium=LABEL", Prefix, Prefix)
+	case a.Mode != ModeLive && (given("live.size") || given("live.persist") || given("live.root")):
+		p.bad("%slive.size=, %slive.persist= and %slive.root= are for %smode=live: add that, or leave them out", Prefix, Prefix, Prefix, Prefix)
 	case a.Mode == ModeInspect:
 		p.bad("%smode=inspect reports to a server: add %sserver=URL", Prefix, Prefix)
 	case a.Transport == plan.TransportRelay:
 		p.bad("%stransport=relay reads from machines that a server names: boot through an imgserve, or leave it out", Prefix)
+	case a.Medium != "":
+		if a.Transport != plan.TransportHTTP || len(a.Mirrors) > 0 {
+			p.bad("%smedium= has all of the release: leave out %stransport= and %smirror=", Prefix, Prefix, Prefix)
+		}
 	case a.Manifest == "" && a.Mode == "":
 		p.bad("nothing on the kernel command line says what to do: add %smanifest=URL", Prefix)
 	case a.Manifest == "":
@@ -173,8 +190,14 @@ func (p *parser) agree() {
 func (a Args) WithPlan(pl plan.Plan) (Args, error) {
 	p := parser{args: a}
 	p.args.Disks, p.args.Wipe, p.args.Unseal, p.args.Fresh = nil, nil, nil, pl.Fresh
-	if pl.Action == plan.Preview {
+	switch pl.Action {
+	case plan.Preview:
 		p.args.Mode = ModePreview
+	case plan.Live:
+		p.args.Mode, p.args.Live = ModeLive, plan.LiveOptions{}
+		if pl.Live != nil {
+			p.args.Live = *pl.Live
+		}
 	}
 	p.args.Mirrors = nil
 	for _, v := range []struct{ key, value string }{{"manifest", pl.Manifest}, {"done", pl.Done}, {"transport", string(pl.Transport)}} {
@@ -249,6 +272,9 @@ func (p *parser) param(param Param) {
 		return
 	}
 	key, ok := strings.CutPrefix(param.Key, Prefix)
+	if !ok && strings.HasPrefix(param.Key, "live.") {
+		key, ok = param.Key, true // as people write them
+	}
 	if !ok {
 		if meant := nearPrefix(param.Key); meant != "" {
 			p.warn("argument %s is unknown; was %s meant?", param.Key, meant)
@@ -288,7 +314,7 @@ func (p *parser) value(key, value string) {
 		if value == "plan" { // as imgctl calls it
 			value = string(ModePreview)
 		}
-		p.args.Mode = oneOf(p, key, value, ModeInstall, ModePreview, ModeInspect)
+		p.args.Mode = oneOf(p, key, value, ModeInstall, ModePreview, ModeInspect, ModeLive, ModeCheck)
 	case "onerror":
 		p.args.OnError = oneOf(p, key, value, OnErrorWait, OnErrorReboot, OnErrorPoweroff, OnErrorShell)
 	case "done":
@@ -341,6 +367,19 @@ func (p *parser) value(key, value string) {
 		p.list(&p.args.Disks, key, value, checkDisk(value))
 	case "wipe":
 		p.list(&p.args.Wipe, key, value, checkDisk(value))
+	case "medium":
+		if p.args.Medium = value; !isLabel(value) {
+			p.bad("argument %smedium=%s is no volume label: it has at most 32 letters, digits, dots, dashes and underscores", Prefix, value)
+		}
+	case "live.size":
+		p.args.Live.Size = value
+		p.live(key, value, plan.LiveOptions{Size: value})
+	case "live.persist":
+		p.args.Live.Persist = append(p.args.Live.Persist, value)
+		p.live(key, value, plan.LiveOptions{Persist: []string{value}})
+	case "live.root":
+		p.args.Live.Root = value
+		p.live(key, value, plan.LiveOptions{Root: value})
 	case "unseal":
 		p.list(&p.args.Unseal, key, value, checkSerial(value))
 	}
@@ -375,102 +414,4 @@ func oneOf[T ~string](p *parser, key, value string, allowed ...T) T {
 		p.bad("argument %s%s=%s is not known: use %s", Prefix, key, value, strings.Join(names, ", "))
 	}
 	return ""
-}
-
-// checkURL never puts the URL itself into its error: it may hold a password.
-func checkURL(s string) error {
-	u, err := checkAddress(s)
-	if err != nil {
-		return err
-	}
-	if strings.HasSuffix(u.Path, "/") || u.Path == "" {
-		return errors.New("the URL names a directory: give the URL of its manifest.json")
-	}
-	return nil
-}
-
-// checkServer is for the address that all paths of the machine's API are below.
-func checkServer(s string) error {
-	u, err := checkAddress(s)
-	switch {
-	case err != nil:
-		return err
-	case u.RawQuery != "" || u.ForceQuery:
-		return errors.New("the URL has a part after ?: give the server's address only")
-	case u.User != nil:
-		return errors.New("the URL has a user name: a machine shows its boot's nonce, and nothing else")
-	}
-	return nil
-}
-
-func checkAddress(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		var uerr *url.Error
-		if errors.As(err, &uerr) {
-			err = uerr.Err
-		}
-		return nil, fmt.Errorf("the value is not a URL: %w", err)
-	}
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("the URL starts with %q: use http:// or https://", u.Scheme+":")
-	case u.Hostname() == "":
-		return nil, errors.New("the URL names no host")
-	case u.Fragment != "":
-		return nil, errors.New("the URL has a part after #, which no server ever sees: leave it out")
-	case strings.Contains(u.Path, "${") || strings.Contains(u.Host, "${"):
-		return nil, errors.New("the URL has a variable that the boot loader did not replace: write the server's address")
-	}
-	return u, nil
-}
-
-// isNonce says whether a text can be a boot's nonce.
-func isNonce(s string) bool {
-	return len(s) >= 16 && len(s) <= 128 &&
-		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
-}
-
-// checkSerial is for a machine's serial number, as a seal has it.
-func checkSerial(s string) error {
-	if strings.TrimSpace(s) == "" {
-		return errors.New("the value is blank: give the serial number that the seal has")
-	}
-	return checkText(s)
-}
-
-func checkText(s string) error {
-	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) >= 0 {
-		return errors.New("the value has control characters")
-	}
-	return nil
-}
-
-func checkDisk(s string) error {
-	if err := checkText(s); err != nil {
-		return err
-	}
-	switch {
-	case strings.TrimSpace(s) == "":
-		return errors.New("the value is blank: give a serial number or a path below /dev")
-	case !strings.Contains(s, "/"):
-		return nil
-	case !strings.HasPrefix(s, "/dev/") || slices.Contains(strings.Split(s, "/"), "..") || strings.HasSuffix(s, "/"):
-		return errors.New("the path does not lie below /dev")
-	}
-	return nil
-}
-
-// parseBootIF reads 01-aa-bb-cc-dd-ee-ff, where 01 is the hardware type Ethernet (PXELINUX's IPAPPEND 2), and plain MAC
-// addresses with dashes or colons.
-func parseBootIF(s string) net.HardwareAddr {
-	s = strings.ReplaceAll(s, "-", ":")
-	if len(s) == 20 && s[2] == ':' {
-		s = s[3:]
-	}
-	mac, err := net.ParseMAC(s)
-	if err != nil || len(mac) != 6 {
-		return nil
-	}
-	return mac
 }

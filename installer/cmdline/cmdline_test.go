@@ -71,6 +71,21 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 	}
 }
 
+func TestALiveSystemIsAskedFor(t *testing.T) {
+	a, err := Parse(manifest + "imgbuild.mode=live live.size=25% imgbuild.live.persist=/var=V live.persist=/home=H live.root=nfs:10.0.0.1:/srv")
+	want := plan.LiveOptions{Size: "25%", Persist: []string{"/var=V", "/home=H"}, Root: "nfs:10.0.0.1:/srv"}
+	if err != nil || a.Mode != ModeLive || !reflect.DeepEqual(a.Live, want) || len(a.Warnings) > 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if a, err = Parse("imgbuild.medium=DEMO-1"); err != nil || a.Medium != "DEMO-1" || a.Mode != ModeInstall {
+		t.Errorf("%+v, %v", a, err)
+	}
+	pl := plan.Plan{Action: plan.Live, Manifest: "http://10.0.0.1/m.json", Live: &plan.LiveOptions{Size: "1GiB"}}
+	if a, err = (Args{Mode: ModeInstall}).WithPlan(pl); err != nil || a.Mode != ModeLive || a.Live.Size != "1GiB" {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
 func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 	for name, c := range map[string]struct{ line, want string }{
 		"nothing asked":                  {"quiet", "nothing on the kernel command line says what to do"},
@@ -79,7 +94,14 @@ func TestWhatIsWrongIsSaidInOneSentence(t *testing.T) {
 		"a proxy of another kind":        {manifest + "imgbuild.proxy=socks5://10.0.0.1", "use http:// or https://"},
 		"a mirror without a host":        {manifest + "imgbuild.mirror=demo/1", "imgbuild.mirror=: the URL starts with"},
 		"a misspelt mode":                {manifest + "imgbuild.mode=instal", "was install meant?"},
-		"a mode of another version":      {manifest + "imgbuild.mode=live", "imgbuild.mode=live is not known: use install, preview, inspect"},
+		"a mode of another version":      {manifest + "imgbuild.mode=repair", "imgbuild.mode=repair is not known: use install, preview, inspect, live, check"},
+		"a medium and a manifest":        {manifest + "imgbuild.medium=X", "imgbuild.medium= has the release"},
+		"a check of no medium":           {manifest + "imgbuild.mode=check", "add imgbuild.medium=LABEL"},
+		"a medium and a mirror":          {"imgbuild.medium=X imgbuild.mirror=http://a/b", "leave out imgbuild.transport= and imgbuild.mirror="},
+		"a label that is none":           {"imgbuild.medium=../x", "is no volume label"},
+		"live options of another mode":   {manifest + "live.size=2GiB", "are for imgbuild.mode=live"},
+		"a live size that is none":       {manifest + "imgbuild.mode=live live.size=200%", "1% to 90%"},
+		"a root that is no NFS":          {manifest + "imgbuild.mode=live live.root=/dev/sda", "write nfs:SERVER:/PATH"},
 		"two manifests":                  {manifest + "imgbuild.manifest=http://b/x.json", "given twice with different values"},
 		"two ends":                       {manifest + "imgbuild.done=wait imgbuild.done=reboot", `"wait" and "reboot"`},
 		"two layouts":                    {manifest + "imgbuild.layout=lvm imgbuild.layout=simple", `"lvm" and "simple"`},

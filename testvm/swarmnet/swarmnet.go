@@ -32,6 +32,8 @@ type Options struct {
 	Transports []plan.Transport
 	// Faulty is how many machines install while something goes wrong, once for each thing that can; 0 leaves that out.
 	Faulty int
+	// Image is a squashfs that one machine fetches, checks and unpacks, beside curl; empty leaves that out.
+	Image string
 	// Rate is what each cable carries in each direction, the origin's too, in bytes of payload a second; 0 is DefaultRate.
 	Rate int64
 	// Size is the root file system's, in bytes. Where the origin sends every machine its own copy, the file is smaller, by as
@@ -82,6 +84,11 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	t.end()
+	if o.Image != "" {
+		if err := o.single(ctx); err != nil {
+			return err
+		}
+	}
 	if o.Faulty == 0 {
 		return nil
 	}
@@ -149,7 +156,11 @@ func (o *Options) measure(ctx context.Context, t *table, transport plan.Transpor
 	}
 	row.rate = max(row.rate, float64(cable.Rate)) // a connection that had no processor to itself says nothing of the cable
 	row.limit = time.Duration(float64(size) * float64(copies) / row.rate * float64(time.Second))
-	if err := r.round(ctx, row, n, cable); err != nil {
+	specs := make([]machineSpec, n)
+	for i := range specs {
+		specs[i] = machineSpec{link: cable}
+	}
+	if err := r.round(ctx, row, specs); err != nil {
 		return err
 	}
 	t.print(row)
@@ -172,12 +183,8 @@ func (r *run) real(ctx context.Context, cable Link) (float64, error) {
 	return r.probe(ctx, from, to, probeFor)
 }
 
-// round has n machines install at the same time.
-func (r *run) round(ctx context.Context, w *row, n int, cable Link) error {
-	specs := make([]machineSpec, n)
-	for i := range specs {
-		specs[i] = machineSpec{link: cable}
-	}
+// round has machines install at the same time.
+func (r *run) round(ctx context.Context, w *row, specs []machineSpec) error {
 	first, err := r.order(ctx, specs)
 	if err != nil {
 		return err
