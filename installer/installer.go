@@ -21,6 +21,7 @@ import (
 	"imgbuild/installer/control"
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/pid1"
 	"imgbuild/installer/report"
 	"imgbuild/installer/target"
 	"imgbuild/installer/tool"
@@ -61,6 +62,7 @@ type System struct {
 	MountInfo string // /proc/self/mountinfo
 	MemInfo   string // /proc/meminfo
 	Work      string // an empty place for mount points and scratch files; /run/imgbuild
+	LiveRoot  string // where a live system is mounted; pid1.LiveRoot
 	Syslinux  string // the directory of gptmbr.bin and mbr.bin; /usr/share/syslinux
 	EFIVars   string // nvram.Dir
 	Program   string // this program's file: /proc/self/exe
@@ -83,6 +85,7 @@ func (s System) withDefaults(ctx context.Context) System {
 	def(&s.MountInfo, "/proc/self/mountinfo")
 	def(&s.MemInfo, "/proc/meminfo")
 	def(&s.Work, "/run/imgbuild")
+	def(&s.LiveRoot, pid1.LiveRoot)
 	def(&s.Syslinux, "/usr/share/syslinux")
 	def(&s.EFIVars, nvram.Dir)
 	def(&s.Program, "/proc/self/exe")

@@ -59,8 +59,8 @@ func (r *run) unpack(ctx context.Context) error {
 	return nil
 }
 
-// newTransfer prepares the transfer of the root file system.
-func (r *run) newTransfer(ctx context.Context) (*transfer.Transfer, error) {
+// transferOptions are the transfer's of the root file system, without where it goes.
+func (r *run) transferOptions(ctx context.Context) (transfer.Options, error) {
 	f := r.manifest.Files[image.RootfsFile]
 	o := transfer.Options{
 		Report: r.Report, Fetcher: r.fetcher, Size: f.Size, Chunks: f.Chunks, Transport: r.Args.Transport, Memory: r.memory.blob,
@@ -68,7 +68,7 @@ func (r *run) newTransfer(ctx context.Context) (*transfer.Transfer, error) {
 	}
 	url, err := fetch.Beside(r.Args.Manifest, image.RootfsFile)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	o.URLs = []string{url}
 	for _, m := range r.Args.Mirrors {
@@ -79,6 +79,15 @@ func (r *run) newTransfer(ctx context.Context) (*transfer.Transfer, error) {
 			r.Report.Warn("%v; the root file system comes over HTTP", err)
 			o.Transport = plan.TransportHTTP
 		}
+	}
+	return o, nil
+}
+
+// newTransfer prepares the transfer of the root file system to the disks.
+func (r *run) newTransfer(ctx context.Context) (*transfer.Transfer, error) {
+	o, err := r.transferOptions(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if o.Server != nil {
 		o.Spill, o.SpillReserve = r.roomiest()

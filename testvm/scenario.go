@@ -263,25 +263,7 @@ func (h *Host) BootDisk(ctx context.Context, s Scenario) (f Facts, err error) {
 		return f, fmt.Errorf("boot machine %s from its disk: it says %q; the console's last lines:\n%s", s.Name, match.Groups[0], m.Console().Tail(25))
 	}
 	loggedIn.Store(true)
-	if err := m.Console().logInAtPrompt(ctx, s.User, s.Password); err != nil {
-		return f, err
-	}
-	if f, err = GatherFacts(ctx, m.Console(), FactsOptions{VerifyPackages: s.VerifyPackages}); err != nil {
-		return f, err
-	}
-	if s.Ask != nil {
-		if err := s.Ask(ctx, m.Console()); err != nil {
-			return f, err
-		}
-	}
-	if err := m.Console().Send("systemctl poweroff\n"); err != nil {
-		return f, err
-	}
-	exit, err := m.Wait(ctx)
-	if err == nil && !exit.PoweredOff() {
-		err = fmt.Errorf("power machine %s off: it ended by %q; the console's last lines:\n%s", s.Name, exit.Reason, m.Console().Tail(25))
-	}
-	return f, err
+	return s.askAndPowerOff(ctx, m)
 }
 
 // InstallAndReport is InstallAndBoot for somebody who watches: it finds out what the host has, writes the facts to w and

@@ -88,6 +88,10 @@ func work() int {
 		say.Final("%s", end.Text)
 	}
 	pipe.After(end.Done)
+	if end.Stay != nil {
+		signal.Ignore(syscall.SIGPIPE) // nobody listens any more
+		end.Stay(ctx)
+	}
 	return 0
 }
 

@@ -58,7 +58,9 @@ type Swarm struct {
 	// Full is true if it would take more but for want of memory: its disk, and not the network, is what it waits for.
 	Full bool `json:"full,omitempty"`
 	// Done is true when it needs no more bytes.
-	Done    bool          `json:"done,omitempty"`
+	Done bool `json:"done,omitempty"`
+	// Stays is true of a machine that is done and serves others for as long as there are any: it runs from memory.
+	Stays   bool          `json:"stays,omitempty"`
 	Sources []SwarmSource `json:"sources"`
 }
 

@@ -56,6 +56,8 @@ const (
 	DoneKexec    Done = "kexec"
 	DonePoweroff Done = "poweroff"
 	DoneWait     Done = "wait"
+	// DoneLive makes what was mounted the root and starts it. It is no argument: ModeLive ends so.
+	DoneLive Done = "live"
 )
 
 // Args is what the installer was asked to do.

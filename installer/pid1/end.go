@@ -25,6 +25,13 @@ func (s *supervisor) succeed() error {
 	case cmdline.DonePoweroff:
 		s.say.Final("powering off (%sdone=poweroff)", cmdline.Prefix)
 		return s.end(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	case cmdline.DoneLive:
+		s.say.Final("starting the system that runs from memory")
+		if err := s.switchRoot(LiveRoot); err != nil {
+			s.say.Failed(err)
+			return s.fail()
+		}
+		return nil
 	case cmdline.DoneWait:
 		s.say.Final("waiting (%sdone=wait)", cmdline.Prefix)
 		return s.stay(s.keys())

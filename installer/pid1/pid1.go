@@ -133,6 +133,9 @@ func (s *supervisor) work(c Config) error {
 				alive = time.Now()
 			case r.class == debugLine:
 				s.log.line(r.class, r.text)
+			case r.class == afterwards: // it goes on beside the system that takes the place of this one
+				s.args.Done = cmdline.Done(r.text)
+				return nil
 			default:
 				s.Line(r.class, r.text)
 			}
@@ -185,7 +188,7 @@ func (s *supervisor) ended(w *worker, status syscall.WaitStatus) error {
 				open = false
 			case r.class == debugLine:
 				s.log.line(r.class, r.text)
-			case r.class != heartbeat:
+			case r.class != heartbeat && r.class != afterwards:
 				s.Line(r.class, r.text)
 			}
 		case <-limit:

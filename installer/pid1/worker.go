@@ -143,7 +143,9 @@ func (w *worker) read(r io.Reader) {
 		rec := record{report.Class(line[0]), line[1:]}
 		if rec.class == afterwards {
 			w.after.Store(cmdline.Done(rec.text))
-			continue
+			if cmdline.Done(rec.text) != cmdline.DoneLive {
+				continue
+			}
 		}
 		if strings.HasPrefix(rec.text, report.Prefix+"failed: ") {
 			w.failed.Store(true)

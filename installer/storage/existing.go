@@ -191,7 +191,7 @@ func (f *finder) nodes(d disk.Disk, list []layout.Existing) (map[int]string, err
 	}
 	nodes := map[int]string{}
 	for _, number := range have {
-		if nodes[number], err = partitionNode(f.sys.Sys, d, number); err != nil {
+		if nodes[number], err = PartitionNode(f.sys.Sys, d, number); err != nil {
 			return nil, err
 		}
 	}

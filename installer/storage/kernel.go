@@ -44,7 +44,7 @@ func addPartitions(sys string, d disk.Disk, places []place) (map[int]string, err
 		if err := blkpg(f, unix.BLKPG_ADD_PARTITION, p.number, p.start, p.size); err != nil {
 			return nil, fmt.Errorf("add partition %d to %s: %w", p.number, d.Path, err)
 		}
-		if nodes[p.number], err = partitionNode(sys, d, p.number); err != nil {
+		if nodes[p.number], err = PartitionNode(sys, d, p.number); err != nil {
 			return nil, err
 		}
 	}
@@ -129,8 +129,8 @@ func partitionName(disk string, number int) string {
 	return disk + strconv.Itoa(number)
 }
 
-// partitionNode returns the device node of a partition that the kernel has, and makes it where devtmpfs did not.
-func partitionNode(sys string, d disk.Disk, number int) (string, error) {
+// PartitionNode returns the device node of a partition that the kernel has, and makes it where devtmpfs did not.
+func PartitionNode(sys string, d disk.Disk, number int) (string, error) {
 	name := partitionName(d.Name, number)
 	node := filepath.Join(filepath.Dir(d.Path), filepath.Base(partitionName(d.Path, number)))
 	return node, ensureNode(filepath.Join(sys, "block", d.Name, name), node)

@@ -22,6 +22,7 @@ const (
 	// lingerAlone is how long to stay after the last reader where the server does not answer: whoever waits for another machine
 	// that has got stuck asks this one within half of it.
 	lingerAlone = 30 * time.Second
+	stayAlone   = 15 * time.Minute // of a machine that stays, without an answer of the server
 )
 
 // ask tells the server how it goes and does what it answers. It reports whether there was an answer.
@@ -67,12 +68,12 @@ func (t *Transfer) unanswered(err error) {
 func (t *Transfer) state() plan.Swarm {
 	s := t.b.Stats()
 	t.mu.Lock()
-	done := t.done
+	done, stays := t.done, t.stays
 	t.mu.Unlock()
 	t.meter.Set(s.Arrived)
 	out := plan.Swarm{
 		Schema: plan.Schema, Total: s.Size, Got: s.Arrived, Held: s.Held, Rate: t.meter.Progress().Rate, Full: s.Full,
-		Done: done || s.Arrived == s.Size, Sources: t.Sources(),
+		Done: done || s.Arrived == s.Size, Stays: stays, Sources: t.Sources(),
 	}
 	if t.relay != nil {
 		r := t.relay.Stats()
@@ -251,5 +252,35 @@ func (t *Transfer) Linger(ctx context.Context) {
 	}
 	if said {
 		t.o.Report.Info("no other machine needs this one any more: it passed on %s", report.Bytes(t.relay.Stats().Sent))
+	}
+}
+
+// Stay says that this machine needs nothing more and has all of it for as long as it runs, and serves others until the server says
+// that none needs it, or has not answered for a quarter of an hour, or ctx ends.
+func (t *Transfer) Stay(ctx context.Context) {
+	t.mu.Lock()
+	t.done, t.stays = true, true
+	t.mu.Unlock()
+	if t.o.Server == nil || t.relay == nil {
+		return
+	}
+	t.ask(ctx, answerLimit)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for heard := time.Now(); ; {
+		t.mu.Lock()
+		keep := t.plan.Keep
+		if !t.silent {
+			heard = time.Now()
+		}
+		t.mu.Unlock()
+		if !keep && t.relay.Stats().Readers == 0 || time.Since(heard) > stayAlone {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }

@@ -45,6 +45,8 @@ type Options struct {
 	// them; empty for none. SpillReserve bytes are left free there.
 	Spill        string
 	SpillReserve int64
+	// Store is where all chunks are kept in any case, in place of Spill; nil for none. It is the caller's to close.
+	Store blob.Store
 	// Server plans, and is told how it goes, with Token; nil without one.
 	Server *control.Client
 	Token  string
@@ -70,6 +72,7 @@ type Transfer struct {
 	spill  *spill.Store // nil until others need chunks
 	plan   plan.Upstreams
 	done   bool
+	stays  bool
 	silent bool // the server, when it was asked last
 	// byTorrent is how many bytes BitTorrent had brought at torrentAt, when it brought some last.
 	byTorrent int64
@@ -87,6 +90,10 @@ func New(o Options) (*Transfer, error) {
 	}
 	if len(o.URLs) == 0 {
 		return nil, errors.New("get the root file system: there is no address to get it from")
+	}
+	if o.Store != nil {
+		b.Keep(o.Store)
+		o.Spill = ""
 	}
 	now := time.Now()
 	o.Ceiling.Size = o.Size

@@ -137,8 +137,8 @@ func (s *served) nics() []hw.NIC {
 	return nics
 }
 
-// complete waits for what switches and the management controller have not said yet.
-func (s *served) complete(ctx context.Context) {
+// heard waits for what switches and the management controller have not said yet.
+func (s *served) heard(ctx context.Context) {
 	if s.neighbours != nil {
 		silent := inventory.Links(s.nics(), s.neighbours.Neighbours())
 		if rest := lldp.Interval - time.Since(s.listening); rest > 0 {
@@ -160,11 +160,14 @@ func (s *served) run(ctx context.Context) (Outcome, error) {
 	p, err := s.client.Claim(ctx, func(ctx context.Context) plan.Inventory {
 		inv = s.inventory(ctx)
 		return inv
-	}, s.complete)
+	}, s.heard)
 	if err != nil {
 		return Outcome{}, err
 	}
 	switch {
+	case p.Action == plan.Live:
+		s.say.Info("plan: %s", p.Reason)
+		return s.endLive(ctx, p, inv, s.client.Deliver(ctx, s.events, p.Token))
 	case p.Action != plan.Install && p.Action != plan.Preview:
 		return Outcome{Text: "nothing is installed, and the local disk is booted: " + p.Reason, Done: cmdline.DoneReboot}, nil
 	case p.Action == plan.Install && s.args.Mode != cmdline.ModeInstall:
@@ -214,6 +217,23 @@ func (s *served) carryOut(ctx context.Context, p plan.Plan, inv plan.Inventory, 
 		FirstBoot:   firstboot.Config{Server: args.Server, Token: p.Token},
 		BeforeWrite: func(ctx context.Context) error { return s.beforeWrite(ctx, p, inv, d) },
 	})
+}
+
+// endLive brings a live system into memory, and tells the server how that ended.
+func (s *served) endLive(ctx context.Context, p plan.Plan, inv plan.Inventory, d *control.Delivery) (Outcome, error) {
+	args, err := s.args.WithPlan(p)
+	var end Outcome
+	if err == nil {
+		end, err = s.live(ctx, installer.Config{Args: args, Server: s.client, Token: p.Token, Host: &target.Host{Host: p.Host, Serial: p.Serial, NICs: inv.NICs}})
+	}
+	if err != nil {
+		d.End(plan.KindFailed, err.Error(), failLimit)
+		return Outcome{}, err
+	}
+	if !d.End(plan.KindDone, runs, failLimit) {
+		s.say.Warn("the server does not know yet that the image runs")
+	}
+	return end, nil
 }
 
 // oldSystem prepares to start what is on the disks that were chosen without the firmware, which could start this installer

@@ -39,6 +39,8 @@ type Outcome struct {
 	Text string
 	// Done is what is to happen now.
 	Done cmdline.Done
+	// Stay serves other machines beside the live system that is started now; nil for nothing.
+	Stay func(context.Context)
 }
 
 // installed is what people and the server are told after an installation.
@@ -112,6 +114,9 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	if s != nil {
 		return s.run(ctx)
 	}
+	if args.Mode == cmdline.ModeLive {
+		return w.live(ctx, installer.Config{Args: args})
+	}
 	res, err := w.install(ctx, installer.Config{Args: args})
 	if err != nil {
 		return Outcome{}, err
@@ -132,6 +137,12 @@ func outcome(res installer.Result) Outcome {
 
 // install completes what is to be done and does it.
 func (w *worker) install(ctx context.Context, c installer.Config) (installer.Result, error) {
+	res, err := installer.Run(ctx, w.complete(c))
+	return res, because(ctx, err)
+}
+
+// complete adds what is this machine's.
+func (w *worker) complete(c installer.Config) installer.Config {
 	c.Keys, c.Machine, c.Report, c.Console, c.System = w.keys, w.machine, w.say, w.console, w.system
 	c.System.Tools.Output = func(argv []string, out string) {
 		w.log.Debug("ran", "argv", argv, "output", out[max(0, len(out)-maxOutput):]) // the log lies in memory
@@ -139,11 +150,27 @@ func (w *worker) install(ctx context.Context, c installer.Config) (installer.Res
 	if w.modules != nil {
 		c.System.LoadModule = func(ctx context.Context, name string) error { return w.modules.Load(ctx, name) }
 	}
-	res, err := installer.Run(ctx, c)
+	return c
+}
+
+// because says first why the run was stopped, if it was.
+func because(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		return res, fmt.Errorf("%w: %w", cause, err)
+		return fmt.Errorf("%w: %w", cause, err)
 	}
-	return res, err
+	return err
+}
+
+// runs is what people and the server are told of a live system.
+const runs = "the image runs from memory"
+
+// live brings a system into memory, for the first process to start.
+func (w *worker) live(ctx context.Context, c installer.Config) (Outcome, error) {
+	res, err := installer.Live(ctx, w.complete(c))
+	if err != nil {
+		return Outcome{}, because(ctx, err)
+	}
+	return Outcome{Text: runs, Done: cmdline.DoneLive, Stay: res.Stay}, nil
 }
 
 func trustedKeys() ([]image.PublicKey, error) {

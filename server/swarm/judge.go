@@ -63,7 +63,7 @@ func (m *member) reads() bool { return !m.said.Done }
 
 // leaf reports whether nobody is to read from a machine.
 func (m *member) leaf(now time.Time) bool {
-	overstayed := !m.doneAt.IsZero() && now.Sub(m.doneAt) > lingerFor
+	overstayed := !m.doneAt.IsZero() && !m.said.Stays && now.Sub(m.doneAt) > lingerFor
 	return m.bad || m.slow || m.poor || m.suspects > 0 || !m.trial.IsZero() || m.port() == 0 || overstayed
 }
 

@@ -39,7 +39,7 @@ func (r *rack) pair(name string) (machines [2]*testvm.Machine, sns [2]string) {
 func (r *rack) mustBootInstalled(m *testvm.Machine, sn string) {
 	r.t.Helper()
 	r.expect(m, finish, `imgbuild: done: `)
-	r.expect(m, reach, `imgserve: machine `+sn+` .*boots its own disk`)
+	r.expect(m, reach, `imgserve: machine `+sn+` .*boots its`)
 	ctx, cancel := context.WithTimeout(r.t.Context(), finish)
 	defer cancel()
 	if err := m.Console().Login(ctx, "root", testvm.DemoPassword); err != nil {
@@ -55,7 +55,7 @@ func TestTwoMachinesInstalledTogetherTakeTheImageOnce(t *testing.T) {
 	}
 	for _, transport := range []string{"relay", "torrent"} {
 		t.Run(transport, func(t *testing.T) { // one after the other: four machines at a time on two cores are slower than the limits of a stall
-			r := newRack(t, "pair-"+transport, "transport: "+transport+"\n")
+			r := newRack(t, "pair-"+transport, "transport: "+transport+"\nrates:\n  global: 3MB\n")
 			before, err := r.network.Sent()
 			if err != nil {
 				t.Fatal(err)

@@ -1,0 +1,100 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"imgbuild/image"
+	"imgbuild/testvm"
+)
+
+// A machine runs the image from memory, to the login, as itself, and its disk is not touched.
+func TestTheImageRunsFromMemory(t *testing.T) {
+	for _, firmware := range []testvm.Firmware{testvm.BIOS, testvm.UEFI} {
+		if firmware != testvm.BIOS && testing.Short() {
+			continue // make e2e has them all
+		}
+		t.Run(string(firmware), func(t *testing.T) {
+			t.Parallel()
+			s := scenario(t, "live-"+string(firmware), testvm.Disk{})
+			s.Firmware, s.MemoryMiB, s.DiskBytes = firmware, 1536, 1<<30
+			s.Args = []string{"live.size=300MiB"}
+			var out string
+			s.Ask = func(ctx context.Context, c *testvm.Console) (err error) {
+				out, err = inLive(ctx, c, "findmnt -no FSTYPE /", "findmnt -no SIZE /run/imgbuild/live/rw", "cat /etc/machine-id", "systemctl is-system-running --wait", "grep -c imgbuild.mode=live /proc/cmdline",
+					"cat /proc/sys/kernel/tainted", "dd if=/dev/zero of=/var/tmp/full bs=1M count=400; echo written $?", "rm /var/tmp/full; touch /root/still-works && echo works")
+				return err
+			}
+			f, err := shared.host.RunLive(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s runs %s from memory:\n%s", f.Serial, f.KernelRelease, out)
+			if f.KernelRelease != shared.manifest.KernelRelease || f.Serial != "TESTVM-LIVE-"+strings.ToUpper(string(firmware)) {
+				t.Errorf("%+v", f)
+			}
+			for _, want := range []string{"overlay\n", "300M\n", "No space left on device", "written 1", "works\n", "running\n"} {
+				if !strings.Contains(out, want) {
+					t.Errorf("the live system did not say %q", want)
+				}
+			}
+			disk, err := os.ReadFile(s.Disks[0].Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sha256.Sum256(disk) != sha256.Sum256(make([]byte, len(disk))) {
+				t.Error("something was written to the disk")
+			}
+		})
+	}
+}
+
+// inLive runs commands, and returns what they say.
+func inLive(ctx context.Context, c *testvm.Console, commands ...string) (string, error) {
+	var b strings.Builder
+	for _, command := range commands {
+		out, _, err := c.Run(ctx, command)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "$ %s\n%s\n", command, out)
+	}
+	return b.String(), nil
+}
+
+// A machine that cannot run an image from memory says why, and stops.
+func TestALiveStartThatCannotBeIsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
+	for name, c := range map[string]struct {
+		memory  int
+		args    []string
+		prepare func(*testvm.Network)
+		want    string
+	}{
+		"too little memory": {memory: 448, want: "needs "},
+		"nothing to keep":   {memory: 1536, args: []string{"live.persist=/var=NOWHERE"}, want: "find the file system with the label NOWHERE"},
+		"a flipped byte": {memory: 1536, want: "chunk 40", prepare: func(n *testvm.Network) {
+			n.Web().Inject(image.RootfsFile, testvm.Fault{Flip: true, FlipAt: 40<<20 + 7})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := scenario(t, "live-"+strings.ReplaceAll(name, " ", "-"))
+			s.Via, s.MemoryMiB, s.Args, s.Prepare = testvm.BootKernel, c.memory, c.args, c.prepare
+			_, err := shared.host.RunLive(t.Context(), s)
+			var refused *testvm.InstallerError
+			if !errors.As(err, &refused) || !strings.Contains(refused.Sentence, c.want) {
+				t.Errorf("got %v, want something with %q", err, c.want)
+			}
+		})
+	}
+}
