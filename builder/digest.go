@@ -151,7 +151,7 @@ func (p *Plan) releaseDigest(lock []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the signing key: %w", err)
 	}
-	return digest("release", resolve, string(text), sources, sha256.Sum256(installer), self, key, lock, o.SourceDate.Unix(), toolStamp("mksquashfs"), toolStamp("extlinux"))
+	return digest("release", resolve, string(text), sources, sha256.Sum256(installer), self, key, lock, o.SourceDate.Unix(), toolStamp("mksquashfs"), toolStamp("extlinux"), isoStamps(o.Profile))
 }
 
 // sourcesDigest is over the files and scripts of the host that the profile names.

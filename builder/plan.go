@@ -26,6 +26,7 @@ const (
 	StageSquashfs  = "squashfs"
 	StageInitramfs = "initramfs"
 	StageManifest  = "manifest"
+	StageISO       = "iso"
 	StagePublish   = "publish"
 )
 
@@ -94,14 +95,17 @@ func (p *Plan) stages() []Stage {
 	if len(pr.Scripts) > 0 {
 		stages = append(stages, Stage{StageScripts, "run the profile's scripts in the image", scriptLines(pr)})
 	}
-	return append(stages,
+	stages = append(stages,
 		Stage{StageKernel, "copy the kernel to /boot and make its generic initramfs, once, with the image's dracut", []string{"kernel package " + pr.Kernel.Package}},
 		Stage{StageClean, "remove host keys, machine ID, logs, caches; set SELinux labels", nil},
 		Stage{StageSquashfs, "pack the root file system", append([]string{packLine(pr.Pack)}, torrentLines(pr)...)},
 		Stage{StageInitramfs, "assemble the mini initramfs with the installer", initramfsLines(pr)},
 		Stage{StageManifest, "write boot.ipxe, rootfs.torrent and the manifest, and sign it", []string{"key " + p.options.KeyFile}},
-		Stage{StagePublish, "move the complete release into place", []string{p.options.dir()}},
 	)
+	if withISO(pr) {
+		stages = append(stages, Stage{StageISO, "write " + image.ISOFile + ", with the signed release on it", isoLines(pr)})
+	}
+	return append(stages, Stage{StagePublish, "move the complete release into place", []string{p.options.dir()}})
 }
 
 func (p *Plan) repositoryLines() []string {

@@ -49,6 +49,7 @@ type build struct {
 	mounts   *sandbox.Mounts
 	torrent  *torrent.Metainfo
 	files    map[string]image.File
+	isoSize  int64 // bytes; 0 for a release without a medium
 	manifest *image.Manifest
 }
 
@@ -137,6 +138,9 @@ func (b *build) summary(reused bool, why string) progress.Summary {
 			s.Files = append(s.Files, progress.FileSize{Name: name, Bytes: f.Size})
 		}
 	}
+	if b.isoSize > 0 {
+		s.Files = append(s.Files, progress.FileSize{Name: image.ISOFile, Bytes: b.isoSize})
+	}
 	return s
 }
 
@@ -189,6 +193,7 @@ func (b *build) all(ctx context.Context) error {
 		StageSquashfs:  b.squashfs,
 		StageInitramfs: b.initramfs,
 		StageManifest:  b.writeManifest,
+		StageISO:       b.iso,
 		StagePublish:   b.publish,
 	}
 	for i, s := range b.Stages {

@@ -160,6 +160,9 @@ func (b *build) publish(context.Context) (outcome, error) {
 	for name, f := range b.files {
 		r.Sizes[name] = f.Size
 	}
+	if b.isoSize > 0 {
+		r.Sizes[image.ISOFile] = b.isoSize
+	}
 	if r.Manifest, err = fileDigest(filepath.Join(b.staging, image.ManifestFile)); err != nil {
 		return outcome{}, err
 	}

@@ -30,6 +30,10 @@ const (
 	BuildLogFile  = "build.log"
 )
 
+// ISOFile is the medium of a release, which lies beside the manifest too. It is not in Manifest.Files, because the signed manifest is on
+// it, with all the other files: whoever reads a medium believes those.
+const ISOFile = "live.iso"
+
 // Schema is the version of the manifest that this package writes. A reader refuses any other.
 const Schema = 2
 

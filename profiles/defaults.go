@@ -37,6 +37,7 @@ func (p *Profile) fillDefaults() {
 	fill(&p.Initramfs.Compression, "auto")
 	fillBool(&p.Initramfs.Torrent, slices.Contains(p.Initramfs.Network, "server") || slices.Contains(p.Initramfs.Storage, "server"))
 	fillBool(&p.Initramfs.Shell, false)
+	fillBool(&p.ISO, true)
 }
 
 func (p *Profile) fillRepositories() {

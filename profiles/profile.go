@@ -74,6 +74,9 @@ type Profile struct {
 	Torrent Torrent `yaml:"torrent,omitempty"`
 	// Initramfs is what goes into the mini initramfs besides the installer.
 	Initramfs Initramfs `yaml:"initramfs"`
+	// ISO writes live.iso into the release: a medium for CDs, sticks and BMCs with all of the release on it. It makes the release twice
+	// as large.
+	ISO *bool `yaml:"iso,omitempty" default:"true"`
 
 	// Dir is the directory of the profile's file; empty for a shipped one. The loader makes every path of the build host
 	// absolute, so nothing is left that starts from Dir.

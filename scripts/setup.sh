@@ -20,7 +20,7 @@ fi
 
 debian="
 dnf createrepo-c rpm gnupg
-squashfs-tools dracut-core kmod cpio zstd xz-utils
+squashfs-tools xorriso dracut-core kmod cpio zstd xz-utils
 e2fsprogs xfsprogs dosfstools extlinux syslinux-common
 gdisk fdisk mtools acl attr libcap2-bin
 qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu dnsmasq-base iproute2
@@ -28,7 +28,7 @@ ca-certificates openssl make"
 
 el="
 dnf createrepo_c rpm gnupg2
-squashfs-tools dracut kmod cpio zstd xz
+squashfs-tools xorriso dracut kmod cpio zstd xz
 e2fsprogs xfsprogs dosfstools syslinux syslinux-extlinux
 gdisk util-linux mtools acl attr libcap
 qemu-kvm qemu-img edk2-ovmf ipxe-bootimgs-x86 ipxe-roms-qemu dnsmasq iproute
@@ -40,13 +40,13 @@ debian_test="
 postgresql isc-dhcp-client isc-dhcp-relay busybox-static tftp-hpa atftp curl kea-admin
 lldpd selinux-utils selinux-policy-default network-manager dbus grub-common grub-pc-bin nginx
 lvm2 mdadm dmsetup cryptsetup-bin parted thin-provisioning-tools rpm2cpio shellcheck aria2 transmission-cli
-btrfs-progs exfatprogs ntfs-3g f2fs-tools bcache-tools jfsutils reiserfsprogs udftools erofs-utils gfs2-utils ocfs2-tools nilfs-tools xorriso"
+btrfs-progs exfatprogs ntfs-3g f2fs-tools bcache-tools jfsutils reiserfsprogs udftools erofs-utils gfs2-utils ocfs2-tools nilfs-tools"
 
 el_test="
 postgresql-server dhcp-client dhcp-relay busybox tftp atftp curl kea
 lldpd libselinux-utils selinux-policy-targeted NetworkManager dbus-daemon grub2-tools-minimal grub2-tools grub2-pc-modules nginx
 lvm2 mdadm cryptsetup parted device-mapper-persistent-data ShellCheck aria2 transmission-cli
-btrfs-progs exfatprogs ntfsprogs f2fs-tools udftools erofs-utils gfs2-utils xorriso"
+btrfs-progs exfatprogs ntfsprogs f2fs-tools udftools erofs-utils gfs2-utils"
 
 # Each of $1 is needed, each of $2 is good to have.
 install_debian() {
