@@ -11,7 +11,7 @@ import (
 // installer that refuses is an *InstallerError.
 func (h *Host) RunLive(ctx context.Context, s Scenario) (f Facts, err error) {
 	s = s.withDefaults()
-	s.Args = append([]string{"imgbuild.mode=live"}, s.Args...)
+	s.Args = append([]string{modeArg + "live"}, s.Args...)
 	ctx, cancel := context.WithTimeoutCause(ctx, s.Timeout, fmt.Errorf("the live start took longer than %v", s.Timeout))
 	defer cancel()
 	if _, err := Manifest(s.Release); err != nil {

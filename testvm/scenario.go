@@ -179,7 +179,7 @@ func (s Scenario) bootInstaller(n *Network) (Boot, error) {
 		n.Web().Put(image.BootIPXEFile, []byte(text))
 		return Boot{Kind: BootNetwork}, nil
 	}
-	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "imgbuild.mode=") }) {
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, modeArg) }) {
 		args = append(args, "imgbuild.mode=install")
 	}
 	args = append([]string{"imgbuild.manifest=" + n.URL(image.ManifestFile), "console=ttyS0,115200n8"}, args...)

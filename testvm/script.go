@@ -3,10 +3,14 @@ package testvm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// scriptWithArgs returns a release's boot.ipxe with more kernel arguments: what an operator does who edits the script,
+// modeArg begins the argument that says what the installer does.
+const modeArg = "imgbuild.mode="
+
+// scriptWithArgs returns a release's boot.ipxe with more kernel arguments, and another mode where they have one: what an operator does who edits the script,
 // and what keeps the rest of the release's own script under test.
 func scriptWithArgs(script string, args []string) (string, error) {
 	var out strings.Builder
@@ -15,6 +19,9 @@ func scriptWithArgs(script string, args []string) (string, error) {
 		text := strings.TrimRight(line, "\r\n")
 		if f := strings.Fields(text); len(f) > 1 && f[0] == "kernel" {
 			kernels++
+			if slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, modeArg) }) {
+				text = strings.Join(slices.DeleteFunc(f, func(a string) bool { return strings.HasPrefix(a, modeArg) }), " ")
+			}
 			for _, a := range args {
 				if strings.ContainsAny(a, " \t\r\n$") {
 					return "", fmt.Errorf("add %q to the boot script: it has blanks or a dollar sign, which iPXE would take apart", a)

@@ -114,7 +114,7 @@ func TestAMachineIsInstalledFromAnOrdinarySeedAlone(t *testing.T) {
 	s := scenario(t, name, emptyDisk(t, "E2EARIA2", 8<<30))
 	s.SMBIOS = testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
 	m := r.machine(s, "install")
-	r.expect(m, reach+finish, `imgbuild: rootfs \d`)
+	r.expect(m, reach+finish, `imgbuild: rootfs (\d\d|[2-9])%`)
 	r.server.Kill()
 	sources := r.expect(m, finish, came).Groups[1]
 	t.Logf("it came: %s", sources)
