@@ -31,7 +31,7 @@ func (u *uses) lines() []string {
 	for _, m := range u.mounts {
 		at := strings.Join(m.at[:min(3, len(m.at))], " and ")
 		if more := len(m.at) - 3; more > 0 {
-			at += fmt.Sprintf(" and %d more places", more)
+			at += fmt.Sprintf(" and %d more", more)
 		}
 		out = append(out, m.what+" is mounted at "+at)
 	}
