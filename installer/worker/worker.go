@@ -99,6 +99,10 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 		s = w.serve(ctx, events)
 		defer s.close()
 	}
+	if args.Medium != "" {
+		<-fileSystems
+		return w.fromMedium(ctx)
+	}
 	source := args.Manifest + args.Server // one of them is empty
 	network, err := netup.Up(ctx, netup.Options{Report: w.say, BootIF: args.BootIF, V6: isV6(hostOf(source))})
 	if err != nil {

@@ -1,0 +1,45 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+
+	"imgbuild/installer"
+	"imgbuild/installer/cmdline"
+	"imgbuild/installer/medium"
+)
+
+// fromMedium does what was asked for with the release on a medium of this machine. It needs no network.
+func (w *worker) fromMedium(ctx context.Context) (_ Outcome, err error) {
+	o := medium.Options{Label: w.args.Medium}
+	if w.modules != nil {
+		o.LoadModule = func(ctx context.Context, name string) error { return w.modules.Load(ctx, name) }
+	}
+	m, err := medium.Find(ctx, o)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer func() {
+		if e := m.Close(); e != nil { // it may have been pulled out
+			w.say.Warn("%v", e)
+		}
+	}()
+	w.say.Info("medium: %s on %s", w.args.Medium, m.Device)
+	if w.args.Mode == cmdline.ModeCheck {
+		manifest, err := m.Check(ctx, w.keys, w.say)
+		if err != nil {
+			return Outcome{}, because(ctx, err)
+		}
+		return Outcome{Text: fmt.Sprintf("the medium is as it was written: all %d files of %s %s are right", len(manifest.Files), manifest.Name, manifest.Version), Done: cmdline.DoneWait}, nil
+	}
+	c := installer.Config{Args: w.args}
+	c.Args.Manifest, w.system.Transport = medium.ManifestURL, m.RoundTripper()
+	if c.Args.Mode == cmdline.ModeLive {
+		return w.live(ctx, c)
+	}
+	res, err := w.install(ctx, c)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return outcome(res), nil
+}
