@@ -38,11 +38,20 @@ func (m Medium) systemFiles() []systemFile {
 	if len(m.UEFI.MokManager) > 0 {
 		files = append(files, systemFile{boot(mok), m.UEFI.MokManager})
 	}
-	// Some GRUBs look beside themselves, some where they are installed.
-	if dir := m.Manifest.BootLoader.GRUB.ConfigDir; !strings.EqualFold(dir, "EFI/BOOT") {
+	for _, dir := range m.configDirs()[1:] {
 		files = append(files, systemFile{path.Join(dir, "grub.cfg"), config})
 	}
 	return files
+}
+
+// configDirs are where EFI GRUBs look for their configuration: some beside themselves, some where they are installed. On a CD, GRUB
+// takes the whole medium for the place that it was started from, so that they are there too.
+func (m Medium) configDirs() []string {
+	dirs := []string{"EFI/BOOT"}
+	if dir := m.Manifest.BootLoader.GRUB.ConfigDir; !strings.EqualFold(dir, dirs[0]) {
+		dirs = append(dirs, dir)
+	}
+	return dirs
 }
 
 // Bounds of the EFI system partition, in bytes: FAT16 has 4085 clusters of one sector at least.

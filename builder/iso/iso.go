@@ -146,10 +146,11 @@ func (m Medium) files() []string {
 
 // Names of what prepare makes.
 const (
-	workMenu = "grub.cfg"
-	workCore = "eltorito.img"
-	workMBR  = "boot_hybrid.img"
-	workESP  = "efi.img"
+	workMenu   = "grub.cfg"
+	workFinder = "finder.cfg"
+	workCore   = "eltorito.img"
+	workMBR    = "boot_hybrid.img"
+	workESP    = "efi.img"
 )
 
 // prepare makes what xorriso reads beside the release.
@@ -160,6 +161,9 @@ func (m Medium) prepare(ctx context.Context, run *tool.Runner, work string) erro
 		err = errors.Join(err, write(workCore, m.BIOS.Core), write(workMBR, m.BIOS.MBR))
 	}
 	if err != nil || m.UEFI == nil {
+		return err
+	}
+	if err := write(workFinder, []byte(finder(Label(m.Manifest.Name, m.Manifest.Version)))); err != nil {
 		return err
 	}
 	return m.systemPartition(ctx, run, work)
@@ -201,6 +205,11 @@ func (m Medium) argv(work, out string) []string {
 		argv = append(argv, "-e", "--interval:appended_partition_2:all::", "-no-emul-boot")
 	}
 	argv = append(argv, "-graft-points", "/"+menuFile+"="+escaped(filepath.Join(work, workMenu)))
+	if m.UEFI != nil {
+		for _, dir := range m.configDirs() {
+			argv = append(argv, "/"+escaped(dir)+"/grub.cfg="+escaped(filepath.Join(work, workFinder)))
+		}
+	}
 	if m.BIOS != nil {
 		argv = append(argv, "/"+coreFile+"="+escaped(filepath.Join(work, workCore)))
 	}
