@@ -368,3 +368,27 @@ func TestBootScriptHasNoDiskInIt(t *testing.T) {
 		t.Errorf("got:\n%s", got)
 	}
 }
+
+func TestTheKernelSaysWhichCompressorsItMounts(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "boot", "config-3.10")
+	if err := os.MkdirAll(filepath.Dir(config), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte("CONFIG_SQUASHFS_ZLIB=y\nCONFIG_SQUASHFS_XZ=y\n# CONFIG_SQUASHFS_ZSTD is not set\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := tree.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	for compressor, want := range map[string]bool{"gzip": true, "xz": true, "zstd": false, "lz4": false} {
+		if got, err := kernelMounts(tr, "3.10", compressor); err != nil || got != want {
+			t.Errorf("%s: %t, %v", compressor, got, err)
+		}
+	}
+	if got, err := kernelMounts(tr, "another", "zstd"); err != nil || !got {
+		t.Errorf("a kernel that nothing is known of: %t, %v", got, err)
+	}
+}

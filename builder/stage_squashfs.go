@@ -27,6 +27,9 @@ func (b *build) squashfs(ctx context.Context) (outcome, error) {
 	if b.unpacked, err = unpackedBytes(b.root); err != nil {
 		return outcome{}, err
 	}
+	if err := b.checkMountable(); err != nil {
+		return outcome{}, err
+	}
 	out := filepath.Join(b.work, image.RootfsFile)
 	argv, err := squashfsArgv(b.root, out, b.o.Profile.Pack, runtime.NumCPU())
 	if err != nil {

@@ -27,7 +27,7 @@ func (p *Profile) fillDefaults() {
 		p.Files[path] = f
 	}
 	fillLayout(&p.Layout)
-	p.Pack.fillDefaults()
+	p.Pack.fillDefaults(p.Distro.Major)
 	if len(p.Initramfs.Network) == 0 {
 		p.Initramfs.Network = []string{"server"}
 	}
@@ -89,8 +89,11 @@ func textMode(text string) string {
 }
 
 // fillDefaults follows the level; the figures are from packing a 1.4 GB tree (10, 34 and 176 CPU s; 473, 434 and 417 MiB).
-func (k *Pack) fillDefaults() {
+func (k *Pack) fillDefaults(major int) {
 	fill(&k.Level, "normal")
+	if major == 7 {
+		fill(&k.Compressor, "xz") // its kernel mounts no zstd
+	}
 	fill(&k.Compressor, "zstd")
 	levels := map[string]struct {
 		zstd, gzip int

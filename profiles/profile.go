@@ -311,9 +311,9 @@ type MachineScript struct {
 type Pack struct {
 	// Level sets what the keys below do not: fast is zstd 3 with blocks of 128KiB, normal zstd 9 with 256KiB, release zstd 15 with 1MiB.
 	Level string `yaml:"level,omitempty" check:"pack-level" default:"normal"`
-	// Compressor is squashfs's. The kernel of EL7 mounts no zstd, so take xz or gzip there if the image is to run live;
-	// the installer reads them all.
-	Compressor string `yaml:"compressor,omitempty" check:"compressor" default:"zstd"`
+	// Compressor is squashfs's. The installer reads them all; the image runs live where its own kernel does, and that of EL7 mounts no
+	// zstd. Default: zstd, and xz for EL7.
+	Compressor string `yaml:"compressor,omitempty" check:"compressor"`
 	// CompressionLevel is 1 to 22 for zstd and 1 to 9 for gzip; xz and lz4 have none.
 	CompressionLevel int `yaml:"compression_level,omitempty" check:"compression-level"`
 	// BlockSize is squashfs's block size: a power of two from 4KiB to 1MiB.
