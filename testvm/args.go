@@ -36,15 +36,17 @@ const (
 	NVMe   Bus = "nvme"   // nvme0n1
 	SATA   Bus = "sata"   // sda, on AHCI
 	SCSI   Bus = "scsi"   // sda, on virtio-scsi
+	USB    Bus = "usb"    // sda, a stick
+	CD     Bus = "cd"     // sr0, read-only
 )
 
 // ParseBus reads a Bus as people write it.
 func ParseBus(s string) (Bus, error) {
 	switch b := Bus(strings.ToLower(strings.TrimSpace(s))); b {
-	case Virtio, NVMe, SATA, SCSI:
+	case Virtio, NVMe, SATA, SCSI, USB, CD:
 		return b, nil
 	}
-	return "", fmt.Errorf("read disk bus %q: it is none of virtio, nvme, sata, scsi", s)
+	return "", fmt.Errorf("read disk bus %q: it is none of virtio, nvme, sata, scsi, usb, cd", s)
 }
 
 // DiskFormat is the format of a disk's file.
@@ -145,6 +147,7 @@ func (c Config) withDefaults() Config {
 		if c.Disks[i].Bus == "" {
 			c.Disks[i].Bus = Virtio
 		}
+		c.Disks[i].ReadOnly = c.Disks[i].ReadOnly || c.Disks[i].Bus == CD
 	}
 	c.NICs = append([]NIC(nil), c.NICs...)
 	for i := range c.NICs {
@@ -285,7 +288,7 @@ func smbiosArgs(s SMBIOS) []string {
 
 func diskArgs(c Config) []string {
 	var a []string
-	scsi, port := false, 0
+	scsi, usb, port := false, false, 0
 	for i, d := range c.Disks {
 		node := "disk" + strconv.Itoa(i)
 		a = append(a, "-blockdev", blockdev(node, d))
@@ -307,6 +310,15 @@ func diskArgs(c Config) []string {
 				scsi = true
 			}
 			dev = "scsi-hd,bus=scsi.0"
+		case USB:
+			if !usb {
+				a = append(a, "-device", "qemu-xhci,id=usb")
+				usb = true
+			}
+			dev = "usb-storage,bus=usb.0,removable=on"
+		case CD:
+			dev = fmt.Sprintf("ide-cd,bus=ide.%d", port)
+			port++
 		default:
 			dev = "virtio-blk-pci"
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -97,4 +98,50 @@ func TestALiveStartThatCannotBeIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The medium of a release runs it on any firmware, as a CD and as a stick, with no network.
+func TestTheMediumRunsTheImage(t *testing.T) {
+	type try struct {
+		firmware testvm.Firmware
+		bus      testvm.Bus
+	}
+	tries := []try{{testvm.SecureBoot, testvm.CD}, {testvm.BIOS, testvm.USB}, {testvm.BIOS, testvm.CD}, {testvm.UEFI, testvm.USB}, {testvm.UEFI, testvm.CD}, {testvm.SecureBoot, testvm.USB}}
+	if testing.Short() {
+		tries = tries[:1] // make e2e has them all
+	}
+	for _, c := range tries {
+		t.Run(fmt.Sprintf("%s, %s", c.firmware, c.bus), func(t *testing.T) {
+			t.Parallel()
+			s := scenario(t, fmt.Sprintf("iso-%s-%s", c.firmware, c.bus), testvm.Disk{Path: medium(t), Bus: c.bus, ReadOnly: true})
+			s.Firmware, s.FreshVariables, s.NICs, s.MemoryMiB = c.firmware, true, []testvm.NIC{}, 1536
+			var out string
+			s.Ask = func(ctx context.Context, c *testvm.Console) (err error) {
+				out, err = inLive(ctx, c, "findmnt -no FSTYPE /", "cat /proc/cmdline", "cat /sys/class/dmi/id/product_serial")
+				return err
+			}
+			f, err := shared.host.BootDisk(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s by %s:\n%s", f.KernelRelease, f.Firmware, out)
+			want := c.firmware
+			if want == testvm.SecureBoot {
+				want = testvm.UEFI
+			}
+			if !strings.Contains(out, "overlay\n") || !strings.Contains(out, "imgbuild.medium=") || f.Firmware != want {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
+// medium is the release's.
+func medium(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(shared.release, image.ISOFile)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
