@@ -85,14 +85,14 @@ type Target struct {
 	reread func() error
 }
 
-// RefusedError is all that speaks against writing to a device.
-type RefusedError struct {
+// refusal is all that speaks against writing to a device.
+type refusal struct {
 	Device   string
 	Problems []string
 }
 
 // Error is one sentence for one problem, and a list for more.
-func (e *RefusedError) Error() string {
+func (e *refusal) Error() string {
 	if len(e.Problems) == 1 {
 		return fmt.Sprintf("nothing was written: %s %s", e.Device, e.Problems[0])
 	}
@@ -100,7 +100,7 @@ func (e *RefusedError) Error() string {
 }
 
 // Claim makes all checks and opens the device for us alone: from then on nobody can mount it or write to it. Nothing is written.
-// What speaks against it is a *RefusedError. The caller closes the target, and the image after it.
+// What speaks against it is in one error. The caller closes the target, and the image after it.
 func (s System) Claim(image *Image, device string, forceInternal bool) (*Target, error) {
 	m, err := s.read()
 	if err != nil {
@@ -115,14 +115,14 @@ func (s System) Claim(image *Image, device string, forceInternal bool) (*Target,
 		problems = append(problems, "may be written to by root alone; use sudo")
 	}
 	if len(problems) > 0 {
-		return nil, &RefusedError{device, problems}
+		return nil, &refusal{device, problems}
 	}
 	// O_EXCL without O_CREAT on a block device: the kernel refuses while a file system, swap, LVM, ZFS or anybody else has it or one
 	// of its partitions, in any namespace, and refuses them while we have it. O_DIRECT: what is read back later comes from the device.
 	f, err := os.OpenFile(device, os.O_RDWR|unix.O_EXCL|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if why := unopened(err); why != "" {
-			return nil, &RefusedError{device, []string{why}}
+			return nil, &refusal{device, []string{why}}
 		}
 		return nil, fmt.Errorf("open %s for writing: %w", device, err)
 	}

@@ -11,11 +11,11 @@ import (
 	"imgbuild/builder/progress"
 )
 
-// ErrInterrupted is returned, wrapped, when the context ended before the device was whole.
-var ErrInterrupted = errors.New("interrupted")
+// errInterrupted is what ended when the context did.
+var errInterrupted = errors.New("interrupted")
 
 func interrupted(ctx context.Context) error {
-	return fmt.Errorf("%w (%w)", ErrInterrupted, context.Cause(ctx))
+	return fmt.Errorf("%w (%w)", errInterrupted, context.Cause(ctx))
 }
 
 // buffers are blocks at addresses that O_DIRECT takes. The first is kept for the image's first block, the others go round.

@@ -255,7 +255,7 @@ func TestDevicesInUseAreRefusedAndStayAsTheyAre(t *testing.T) {
 			before := content(t, node, file)
 			image, _ := randomImage(t, 1<<20)
 			_, err := Host().Claim(image, node, true)
-			var refused *RefusedError
+			var refused *refusal
 			if !errors.As(err, &refused) {
 				t.Fatalf("got %v", err)
 			}

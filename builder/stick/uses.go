@@ -47,7 +47,7 @@ func (u *uses) mount(what, at string) {
 	}
 }
 
-// systemDirs are where a running system has what it cannot do without.
+// systemDir reports whether the running system has there what it cannot do without.
 func systemDir(target string) bool {
 	return slices.Contains([]string{"/", "/boot", "/boot/efi", "/efi", "/usr", "/var", "/home"}, target)
 }

@@ -33,8 +33,9 @@ const (
 )
 
 // Write writes the image and reads it back. The first block comes last, when all others have been read back: until then the device has
-// neither boot sector nor partition table, and whatever happens, it starts nothing. An error that wraps ErrInterrupted says that ctx
-// ended. The summary that report gets has the SHA-256 of what is on the device as its version.
+// neither boot sector nor partition table, and whatever happens, it starts nothing. Where ctx
+// ends first, the error says so, and whether anything was written. The summary that report gets has the SHA-256 of what is on the
+// device as its version.
 func (t *Target) Write(ctx context.Context, report progress.Reporter) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w; nothing was written to %s", interrupted(ctx), t.Device.Path)

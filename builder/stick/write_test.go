@@ -289,8 +289,8 @@ func TestADeviceThatIsNotWholeStartsNothing(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "is incomplete and does not start") {
 				t.Errorf("got %v", err)
 			}
-			if errors.Is(err, ErrInterrupted) != strings.Contains(name, "Ctrl-C") {
-				t.Errorf("%v is an interruption: %v", err, errors.Is(err, ErrInterrupted))
+			if errors.Is(err, errInterrupted) != strings.Contains(name, "Ctrl-C") {
+				t.Errorf("%v is an interruption: %v", err, errors.Is(err, errInterrupted))
 			}
 			if !bytes.Equal(f.data[:block], make([]byte, block)) {
 				t.Error("the first block is there")
@@ -319,7 +319,7 @@ func TestAnInterruptionBeforeTheFirstByteLeavesTheDeviceAsItWas(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := target.Write(ctx, &events{})
-	if err == nil || !errors.Is(err, ErrInterrupted) || !strings.Contains(err.Error(), "nothing was written to /dev/sdb") {
+	if err == nil || !errors.Is(err, errInterrupted) || !strings.Contains(err.Error(), "nothing was written to /dev/sdb") {
 		t.Errorf("got %v", err)
 	}
 	if f.data[0] != 0xaa {

@@ -30,7 +30,8 @@ What was on the device is lost: it is shown first, and you type the device's nam
 
 Refused are devices that anything uses, disks of the running system, partitions, devices that are read-only or too small, and,
 without --force-internal, disks that are neither on USB nor removable. The first 4 MiB are written last, when all else has been
-read back: a stick that is not whole does not start.
+read back: a stick that is not whole does not start. The last MiB of a larger device is cleared, where an old partition table may
+have its copy.
 
 Without DEVICE it writes nothing, and lists the devices that an image can go to, and why the others are not taken.`,
 		Example: `  imgbuild write out/web/1/live.iso             what could it be written to?
