@@ -54,6 +54,9 @@ func (a *API) listHosts(w http.ResponseWriter, r *http.Request) {
 	for _, s := range q.list("state") {
 		f.States = append(f.States, registry.State(q.oneOf("state", s, states())))
 	}
+	for _, s := range q.list("live") {
+		f.Live = append(f.Live, registry.LiveState(q.oneOf("live", s, liveStates())))
+	}
 	if err := q.problem(); err != nil {
 		a.fail(w, r, err)
 		return
@@ -91,6 +94,10 @@ func states() []string {
 		string(registry.New), string(registry.Known), string(registry.Ordered), string(registry.Installing),
 		string(registry.Installed), string(registry.Failed), string(registry.Lost),
 	}
+}
+
+func liveStates() []string {
+	return []string{string(registry.LiveStarting), string(registry.LiveRunning), string(registry.LiveFailed), string(registry.LiveLost)}
 }
 
 func (a *API) getHost(w http.ResponseWriter, r *http.Request) {

@@ -76,7 +76,7 @@ type state struct {
 	store     Store
 	catalogue Catalogue
 
-	up, hosts, orders, installs, leases, events, images *prometheus.Desc
+	up, hosts, orders, installs, lives, leases, events, images *prometheus.Desc
 }
 
 func newState(s Store, c Catalogue) *state {
@@ -86,6 +86,7 @@ func newState(s Store, c Catalogue) *state {
 		hosts:    prometheus.NewDesc("imgserve_hosts", "Hosts by state.", []string{"state"}, nil),
 		orders:   prometheus.NewDesc("imgserve_orders", "Orders by state.", []string{"state"}, nil),
 		installs: prometheus.NewDesc("imgserve_installations", "Live installations: running, waiting for a slot, waiting for their first boot.", []string{"phase"}, nil),
+		lives:    prometheus.NewDesc("imgserve_live_hosts", "Hosts by the state of their last boot from memory.", []string{"state"}, nil),
 		leases:   prometheus.NewDesc("imgserve_dhcp_leases", "Leases in the registry.", nil, nil),
 		events:   prometheus.NewDesc("imgserve_events_total", "Events in the diary since the registry was made.", nil, nil),
 		images:   prometheus.NewDesc("imgserve_images", "Releases, by whether they can be installed.", []string{"usable"}, nil),
@@ -94,7 +95,7 @@ func newState(s Store, c Catalogue) *state {
 
 // Describe is part of prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.hosts, s.orders, s.installs, s.leases, s.events, s.images} {
+	for _, d := range []*prometheus.Desc{s.up, s.hosts, s.orders, s.installs, s.lives, s.leases, s.events, s.images} {
 		ch <- d
 	}
 }
@@ -127,6 +128,9 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	gauge(s.installs, float64(c.Installing), "running")
 	gauge(s.installs, float64(c.Waiting), "waiting")
 	gauge(s.installs, float64(c.FirstBoot), "first_boot")
+	for _, name := range liveStates() {
+		gauge(s.lives, float64(c.Live[registry.LiveState(name)]), name)
+	}
 	gauge(s.leases, float64(c.Leases))
 	ch <- prometheus.MustNewConstMetric(s.events, prometheus.CounterValue, float64(c.LastEvent))
 }

@@ -233,7 +233,7 @@ func TestTheSchemasHaveTheTypesFields(t *testing.T) {
 	c := readContract(t)
 	for name, typ := range map[string]reflect.Type{
 		"Layout": reflect.TypeFor[layout.Layout](), "Hints": reflect.TypeFor[layout.Hints](), "Outlook": reflect.TypeFor[plan.Outlook](),
-		"OOB": reflect.TypeFor[registry.OOB](), "User": reflect.TypeFor[plan.User](), "File": reflect.TypeFor[plan.File](), "Network": reflect.TypeFor[plan.Network](),
+		"OOB": reflect.TypeFor[registry.OOB](), "Live": reflect.TypeFor[registry.Live](), "LiveBoot": reflect.TypeFor[registry.LiveBoot](), "User": reflect.TypeFor[plan.User](), "File": reflect.TypeFor[plan.File](), "Network": reflect.TypeFor[plan.Network](),
 		"Inventory": reflect.TypeFor[plan.Inventory](), "Booted": reflect.TypeFor[plan.Booted](), "NewOrder": reflect.TypeFor[newOrder](), "Order": reflect.TypeFor[registry.Order](),
 		"Event": reflect.TypeFor[registry.Event](), "Image": reflect.TypeFor[imageView](), "Lease": reflect.TypeFor[registry.Lease](), "NewToken": reflect.TypeFor[newToken](),
 		"TokenFields": reflect.TypeFor[registry.Token](), "Queue": reflect.TypeFor[queueView](), "Swarm": reflect.TypeFor[swarm.View](), "Rates": reflect.TypeFor[swarm.Rates](), "Error": reflect.TypeFor[refusal](),

@@ -14,7 +14,8 @@ func fileURL(base string, r *releases.Release, name string) string {
 	return base + releases.Prefix + r.Ref() + "/" + name
 }
 
-// arguments are those of the kernel that carries the installer.
+// arguments are those of the kernel that carries the installer. What runs from memory goes on with this kernel, and so has those
+// of the release.
 func arguments(q question, a answer) []string {
 	mode := "inspect"
 	switch a.verdict.Action {
@@ -22,6 +23,8 @@ func arguments(q question, a answer) []string {
 		mode = "install"
 	case plan.Preview:
 		mode = "preview"
+	case plan.Live:
+		mode = "live"
 	}
 	args := []string{"imgbuild.mode=" + mode, "imgbuild.server=" + q.base, "imgbuild.serverkey=" + a.key, "imgbuild.boot=" + a.nonce}
 	if q.mac != "" {
@@ -33,6 +36,14 @@ func arguments(q question, a answer) []string {
 	}
 	for _, c := range consoles(a.release.KernelArgs, serial) {
 		args = append(args, "console="+c)
+	}
+	if a.verdict.Action != plan.Live {
+		return args
+	}
+	for _, arg := range a.release.KernelArgs {
+		if !strings.HasPrefix(arg, "console=") {
+			args = append(args, arg)
+		}
 	}
 	return args
 }
@@ -107,6 +118,8 @@ func headline(q question, a answer) string {
 		return fmt.Sprintf("imgserve: %s is installed with %s", who, a.release.Ref())
 	case plan.Preview:
 		return fmt.Sprintf("imgserve: %s shows what an installation of %s would do, and writes nothing", who, a.release.Ref())
+	case plan.Live:
+		return fmt.Sprintf("imgserve: %s runs %s from memory", who, a.release.Ref())
 	case plan.Inspect:
 		return fmt.Sprintf("imgserve: %s is inspected", who)
 	}

@@ -30,6 +30,7 @@ type Registry interface {
 	HostByMAC(ctx context.Context, mac string) (*registry.Host, error)
 	LiveOrder(ctx context.Context, sn string) (*registry.Order, error)
 	Offer(ctx context.Context, sn, order, digest string, now time.Time) error
+	OfferLive(ctx context.Context, sn, image, digest string, now time.Time) error
 	Append(ctx context.Context, events ...registry.Event) error
 }
 
@@ -70,11 +71,11 @@ type Server struct {
 }
 
 // counts are how many scripts were given.
-type counts struct{ install, preview, inspect, local, chain, failed atomic.Int64 }
+type counts struct{ install, preview, live, inspect, local, chain, failed atomic.Int64 }
 
 // Counts are how many scripts a server has given since it started, by what they do.
 type Counts struct {
-	Install, Preview, Inspect, LocalBoot, Chain int64
+	Install, Preview, Live, Inspect, LocalBoot, Chain int64
 	// Failed are those of LocalBoot that are there because the registry or the catalogue failed.
 	Failed int64
 }
@@ -101,7 +102,7 @@ func New(o Options) (*Server, error) {
 // Counts returns how many scripts were given.
 func (s *Server) Counts() Counts {
 	c := &s.count
-	return Counts{c.install.Load(), c.preview.Load(), c.inspect.Load(), c.local.Load(), c.chain.Load(), c.failed.Load()}
+	return Counts{c.install.Load(), c.preview.Load(), c.live.Load(), c.inspect.Load(), c.local.Load(), c.chain.Load(), c.failed.Load()}
 }
 
 // IPXE is the handler of /boot/ipxe. Without a query it answers with the script that asks again with one.
@@ -181,6 +182,8 @@ func (s *Server) answer(ctx context.Context, q question) answer {
 		s.count.install.Add(1)
 	case plan.Preview:
 		s.count.preview.Add(1)
+	case plan.Live:
+		s.count.live.Add(1)
 	case plan.Inspect:
 		s.count.inspect.Add(1)
 	default:
@@ -248,11 +251,8 @@ func (s *Server) equip(ctx context.Context, q question, a *answer, order *regist
 		a.verdict = refusal("release %s is for %s and this machine is %s", r.Ref(), r.Arch, q.arch)
 		return nil
 	}
-	nonce, id := newNonce(), ""
-	if order != nil {
-		id = order.ID
-	}
-	if err := s.o.Registry.Offer(ctx, q.seen.Serial, id, Digest(nonce), s.o.Now()); err != nil {
+	nonce := newNonce()
+	if err := s.offer(ctx, q, a, order, r, Digest(nonce)); err != nil {
 		return err
 	}
 	if a.verdict.Action == plan.Inspect {
@@ -262,10 +262,24 @@ func (s *Server) equip(ctx context.Context, q question, a *answer, order *regist
 	return nil
 }
 
-// release is the ordered one for an installation or its preview. For an inspection any will do: the order's, the host's, the newest.
+// offer stores what this boot is started for.
+func (s *Server) offer(ctx context.Context, q question, a *answer, order *registry.Order, r *releases.Release, digest string) error {
+	switch {
+	case a.verdict.Action == plan.Live:
+		return s.o.Registry.OfferLive(ctx, q.seen.Serial, r.Ref(), digest, s.o.Now())
+	case order != nil:
+		return s.o.Registry.Offer(ctx, q.seen.Serial, order.ID, digest, s.o.Now())
+	}
+	return s.o.Registry.Offer(ctx, q.seen.Serial, "", digest, s.o.Now())
+}
+
+// release is the ordered one for an installation or its preview, and the host's for what runs from memory. For an inspection any will do: the order's, the host's, the newest.
 func (s *Server) release(ctx context.Context, q question, a *answer, order *registry.Order) (*releases.Release, error) {
 	if a.verdict.Action == plan.Install || a.verdict.Action == plan.Preview {
 		return s.o.Images.Resolve(ctx, order.Image)
+	}
+	if a.verdict.Action == plan.Live {
+		return s.o.Images.Resolve(ctx, a.host.Live.Image)
 	}
 	var refs []string
 	if order != nil {

@@ -72,6 +72,16 @@ func (b *book) Offer(_ context.Context, sn, order, digest string, _ time.Time) e
 	return nil
 }
 
+func (b *book) OfferLive(_ context.Context, sn, image, digest string, _ time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.fail["Offer"]; err != nil {
+		return err
+	}
+	b.offers[digest] = sn + " runs " + image
+	return nil
+}
+
 func (b *book) Append(_ context.Context, events ...registry.Event) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,7 +106,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	dir, key := t.TempDir(), releasetest.Key(t)
 	releasetest.Write(t, dir, releasetest.Release{Name: "web", Version: "1", Key: key})
-	releasetest.Write(t, dir, releasetest.Release{Name: "web", Version: "2", Key: key})
+	releasetest.Write(t, dir, releasetest.Release{Name: "web", Version: "2", Key: key, KernelArgs: []string{"console=tty0", "console=ttyS0,115200n8", "quiet", "crashkernel=1G-4G:192M,4G-:256M"}})
 	releasetest.Write(t, dir, releasetest.Release{Name: "new", Version: "1", Created: 1790000009, Key: key})
 	catalogue, err := releases.Open(releases.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -107,6 +117,8 @@ func newScene(t *testing.T) *scene {
 		{SN: "SN-IDLE", State: registry.Installed, Hostname: "idle.example.org"},
 		{SN: "SN-WEB", State: registry.Ordered, Hostname: "web1", MACs: []string{"52:54:00:00:00:01"}, SerialConsole: "ttyS1,115200n8", Model: "R640"},
 		{SN: "SN-USED", State: registry.Installing},
+		{SN: "SN-LIVE", State: registry.Known, Hostname: "node7", Live: &registry.Live{Image: "web"}},
+		{SN: "SN-BARE", State: registry.Known, Live: &registry.Live{Image: "gone/1"}},
 	} {
 		s.book.hosts[h.SN] = &h
 	}
@@ -163,6 +175,8 @@ func TestScriptsAreTheGoldenOnes(t *testing.T) {
 		{"ipxe-local-efi", "/boot/ipxe?serial=SN-IDLE&platform=efi", ""},
 		{"ipxe-local-unknown-platform", "/boot/ipxe?serial=SN-IDLE&platform=${platform}", ""},
 		{"ipxe-used", "/boot/ipxe?serial=SN-USED&platform=efi", ""},
+		{"ipxe-live", "/boot/ipxe?serial=SN-LIVE&mac=52-54-00-00-00-07&platform=efi&arch=x86_64", "SN-LIVE runs web/2"},
+		{"ipxe-live-gone", "/boot/ipxe?serial=SN-BARE&platform=efi", ""},
 		{"ipxe-junk", "/boot/ipxe?serial=To+be+filled+by+O.E.M.&chassis=None&board=0123456789&platform=efi", ""},
 		{"ipxe-nothing-useful", "/boot/ipxe?x=y", ""},
 		{"ipxe-chassis", "/boot/ipxe?serial=Default+string&chassis=SN-IDLE&ctype=3&platform=efi", ""},
@@ -170,6 +184,7 @@ func TestScriptsAreTheGoldenOnes(t *testing.T) {
 		{"grub-chain", "/boot/grub.cfg", ""},
 		{"grub-install", "/boot/grub.cfg?mac=52:54:00:00:00:01&arch=x86_64", "SN-WEB o1"},
 		{"grub-install-serial", "/boot/grub.cfg?mac=52:54:00:00:00:01&arch=x86_64&serial=SN-WEB", "SN-WEB o1"},
+		{"grub-live", "/boot/grub.cfg?mac=52:54:00:00:00:07&serial=SN-LIVE", "SN-LIVE runs web/2"},
 		{"grub-local", "/boot/grub.cfg?mac=52:54:00:00:00:77&serial=SN-IDLE", ""},
 		{"grub-unknown-mac", "/boot/grub.cfg?mac=52:54:00:00:00:77", ""},
 	} {
@@ -366,7 +381,7 @@ func TestManyMachinesAskAtOnce(t *testing.T) {
 	if c := s.Counts(); c.Install != 100 || c.LocalBoot+c.Inspect != 200 || c.Failed != 0 {
 		t.Errorf("%+v", c)
 	}
-	if len(s.book.offers) != int(s.Counts().Install+s.Counts().Inspect) {
+	if len(s.book.offers) != int(s.Counts().Install+s.Counts().Live+s.Counts().Inspect) {
 		t.Errorf("%d nonces for %+v", len(s.book.offers), s.Counts())
 	}
 }

@@ -30,6 +30,8 @@ func (s *Server) note(ctx context.Context, q question, a answer, order *registry
 		text += "to start the installer of " + a.release.Ref()
 	case plan.Preview:
 		text += "to start a preview of " + a.release.Ref()
+	case plan.Live:
+		text += "to run " + a.release.Ref() + " from memory"
 	case plan.Inspect:
 		text += "to inspect the machine"
 	default:

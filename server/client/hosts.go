@@ -19,9 +19,10 @@ type HostQuery struct {
 	Rack   string
 	Owner  string
 	Image  string
-	Match  string // a part of the serial number, name, address, MAC, model, owner or position
-	After  string // only those whose serial numbers come after this
-	Limit  int    // 0: no limit
+	Live   []registry.LiveState // of their last boots from memory
+	Match  string               // a part of the serial number, name, address, MAC, model, owner or position
+	After  string               // only those whose serial numbers come after this
+	Limit  int                  // 0: no limit
 }
 
 // Hosts returns the hosts that are chosen, ordered by serial number.
@@ -30,6 +31,9 @@ func (c *Client) Hosts(ctx context.Context, q HostQuery) ([]registry.Host, error
 	v := url.Values{}
 	for _, s := range q.States {
 		v.Add("state", string(s))
+	}
+	for _, s := range q.Live {
+		v.Add("live", string(s))
 	}
 	for key, value := range map[string]string{"rack": q.Rack, "owner": q.Owner, "image": q.Image, "match": q.Match} {
 		if value != "" {

@@ -2,7 +2,8 @@
 // says what it may do. State and an observation come in, a verdict goes out; there is no clock, no network and no store.
 //
 // It never lets a machine install without a live order for its serial number, never makes an installation of an order for a
-// preview, and what it does not know boots its own disk.
+// preview, runs a release from memory only where a person has said so and no order is due, and what it does not know boots its own
+// disk.
 package gate
 
 import (
@@ -29,6 +30,9 @@ type Observation struct {
 	Claim   bool
 	Boot    string
 	Offered bool
+	// Live is the release, as name/version, that this boot was started to run from memory, if this server gave the nonce to this
+	// machine for that; else empty.
+	Live string
 }
 
 // Policy is how the server treats machines that nobody has written down.
@@ -39,7 +43,7 @@ type Policy struct {
 
 // Verdict is what a machine may do, and why, in one sentence for people.
 type Verdict struct {
-	Action plan.Action // Install, Preview, Inspect or LocalBoot
+	Action plan.Action // Install, Preview, Live, Inspect or LocalBoot
 	Reason string
 	// Consume is true when the order has to be consumed by this boot before the machine may install, or preview.
 	Consume bool
@@ -67,16 +71,28 @@ func Decide(now time.Time, p Policy, host *registry.Host, order *registry.Order,
 		return local("the registry was asked for %s and answered with %s", o.Serial, host.SN) // a fault of ours; never a reason to install
 	case host.State == registry.New:
 		return local("nobody has approved %s yet", host.SN)
-	case order == nil:
-		return local("there is no order for %s, which is %s", host.SN, host.State)
-	case order.SN != host.SN:
+	case order != nil && order.SN != host.SN:
 		return local("the order %s is not for %s", order.ID, host.SN)
 	}
-	if why := barred(now, host, order, o); why != "" {
+	runs := host.Live != nil && (order == nil || !order.Due(now)) // an order goes first
+	why := ""
+	switch {
+	case runs && o.Claim && (o.Live == "" || !host.Live.Covers(o.Live)):
+		why = fmt.Sprintf("this boot was not started to run %s from memory", host.Live.Image)
+	case runs:
+	case order == nil:
+		why = fmt.Sprintf("there is no order for %s, which is %s", host.SN, host.State)
+	default:
+		why = barred(now, host, order, o)
+	}
+	if why != "" {
 		return local("%s", why)
 	}
 	if wrong := mismatch(host, o); wrong != "" {
 		return inspect("the machine is not the one that was written down: %s", wrong)
+	}
+	if runs {
+		return Verdict{Action: plan.Live, Reason: fmt.Sprintf("%s is to run %s from memory", host.SN, host.Live.Image)}
 	}
 	action := plan.Install
 	if order.Preview {

@@ -16,13 +16,15 @@ const (
 
 // hosts are all that the registry may answer with for a serial number.
 func hosts() []*registry.Host {
-	list := []*registry.Host{nil, {SN: other, State: registry.Ordered}}
+	list := []*registry.Host{nil, {SN: other, State: registry.Ordered}, {SN: other, State: registry.Known, Live: &registry.Live{Image: "web"}}}
 	for _, state := range []registry.State{registry.New, registry.Known, registry.Ordered, registry.Installing, registry.Installed, registry.Failed, registry.Lost} {
 		for _, protect := range []bool{false, true} {
-			list = append(list, &registry.Host{SN: sn, State: state, Protect: protect, UUID: "aa", MACs: []string{"52:54:00:00:00:01"}, Model: "R640"})
+			for _, live := range []*registry.Live{nil, {Image: "web"}} {
+				list = append(list, &registry.Host{SN: sn, State: state, Protect: protect, Live: live, UUID: "aa", MACs: []string{"52:54:00:00:00:01"}, Model: "R640"})
+			}
 		}
 	}
-	return list
+	return append(list, &registry.Host{SN: sn, State: registry.Known, Live: &registry.Live{Image: "web/1"}, UUID: "aa", MACs: []string{"52:54:00:00:00:01"}, Model: "R640"})
 }
 
 // orders are all that the registry may answer with for a host.
@@ -62,16 +64,27 @@ func observations() []Observation {
 	for _, serial := range []Observation{{Serial: sn}, {}, {Serial: "To be filled by O.E.M."}, {Serial: sn, SerialProblem: "it is junk"}, {Serial: other}, {Serial: "sn-0001"}, {Serial: sn + " "}} {
 		for _, says := range []Observation{{}, {UUID: "AA", MACs: []string{"52:54:00:00:00:09", "52:54:00:00:00:01"}, Product: " r640 "},
 			{UUID: "bb"}, {MACs: []string{"52:54:00:00:00:02"}}, {Product: "R740"}} {
-			for _, claim := range []bool{false, true} {
-				for _, boot := range []string{"", "boot-1", "boot-2"} {
-					for _, offered := range []bool{false, true} {
-						o := says
-						o.Serial, o.SerialProblem, o.Claim, o.Boot, o.Offered = serial.Serial, serial.SerialProblem, claim, boot, offered
-						list = append(list, o)
-					}
-				}
+			for _, start := range starts() {
+				o := says
+				o.Serial, o.SerialProblem, o.Claim, o.Boot, o.Offered, o.Live = serial.Serial, serial.SerialProblem, start.Claim, start.Boot, start.Offered, start.Live
+				list = append(list, o)
+			}
+			if serial.Serial != sn {
+				break // what it says besides is compared with nothing
 			}
 		}
+	}
+	return list
+}
+
+// starts are a boot loader that asks, and what an installer can have been started for.
+func starts() []Observation {
+	list := []Observation{{}, {Boot: "boot-1", Offered: true, Live: "web/1"}}
+	for _, boot := range []string{"", "boot-1", "boot-2"} {
+		for _, live := range []string{"", "web/1", "web/2", "webs/1"} {
+			list = append(list, Observation{Claim: true, Boot: boot, Live: live})
+		}
+		list = append(list, Observation{Claim: true, Boot: boot, Offered: true})
 	}
 	return list
 }
@@ -89,13 +102,26 @@ func may(now time.Time, p Policy, h *registry.Host, ord *registry.Order, o Obser
 	anybodysBoot := openInTime && !o.Claim
 	offeredBoot := openInTime && o.Claim && o.Boot != "" && o.Offered
 	sameBoot := hasOrder && ord.State == "consumed" && o.Claim && o.Boot != "" && ord.Boot == o.Boot && ord.Finished.IsZero()
+	same := o.UUID != "bb" && o.Product != "R740" && (len(o.MACs) == 0 || len(o.MACs) == 2)
+	anothersOrder := ord != nil && !hasOrder
+	isInstalled := hasOrder && ord.State == "consumed"
+	if writtenDown && h.Live != nil && !anothersOrder && !openInTime && !isInstalled {
+		started := !o.Claim || o.Live == "web/1" || o.Live == "web/2" && h.Live.Image == "web"
+		switch {
+		case !started:
+			return plan.LocalBoot
+		case !same && h.UUID != "":
+			return plan.Inspect
+		}
+		return plan.Live
+	}
 	if !anybodysBoot && !offeredBoot && !sameBoot {
 		return plan.LocalBoot
 	}
 	if h.Protect && ord.Names < 2 && ord.Started.IsZero() && !ord.Preview {
 		return plan.LocalBoot
 	}
-	if same := o.UUID != "bb" && o.Product != "R740" && (len(o.MACs) == 0 || len(o.MACs) == 2 || len(h.MACs) == 0); !same && h.UUID != "" {
+	if !same && h.UUID != "" {
 		return plan.Inspect
 	}
 	if ord.Preview {
@@ -131,7 +157,7 @@ func TestEveryCombinationOfHostOrderAndMachine(t *testing.T) {
 		}
 	}
 	t.Logf("%d combinations: %v", all, seen)
-	for _, a := range []plan.Action{plan.Install, plan.Preview, plan.Inspect, plan.LocalBoot} {
+	for _, a := range []plan.Action{plan.Install, plan.Preview, plan.Live, plan.Inspect, plan.LocalBoot} {
 		if seen[a] == 0 {
 			t.Errorf("none of them is answered with %s", a)
 		}

@@ -14,7 +14,10 @@ import (
 // alone before a registry that refuses nothing, and the rules alone behind a gate that lets everybody in. The registry
 // itself plays in its own tests.
 func TestAMillionRandomStepsInstallNothingThatMayNot(t *testing.T) {
-	open := func(_ time.Time, _ gate.Policy, _ *registry.Host, o *registry.Order, see gate.Observation) gate.Verdict {
+	open := func(_ time.Time, _ gate.Policy, h *registry.Host, o *registry.Order, see gate.Observation) gate.Verdict {
+		if h != nil && h.Live != nil && (o == nil || see.Live != "") {
+			return gate.Verdict{Action: plan.Live}
+		}
 		if o == nil {
 			return gate.Verdict{Action: plan.Inspect}
 		}
@@ -48,7 +51,7 @@ func TestAMillionRandomStepsInstallNothingThatMayNot(t *testing.T) {
 				}
 			}
 			t.Log(sum)
-			for _, name := range []string{"installs", "waits", "lost", "found", "expired", "booted", "deleted", "cancel: ok", "claim: inspect", "previews ordered", "previews", "report: preview"} {
+			for _, name := range []string{"installs", "waits", "lost", "found", "expired", "booted", "deleted", "cancel: ok", "claim: inspect", "previews ordered", "previews", "report: preview", "live boots", "live boots run"} {
 				if sum[name] == 0 {
 					t.Errorf("it never came to %q: the play proves less than it says", name)
 				}

@@ -48,6 +48,8 @@ func (s *Server) tally(a plan.Action) {
 		s.count.install.Add(1)
 	case plan.Preview:
 		s.count.preview.Add(1)
+	case plan.Live:
+		s.count.live.Add(1)
 	case plan.Wait:
 		s.count.wait.Add(1)
 	case plan.Inspect:
@@ -76,11 +78,11 @@ func local(format string, a ...any) plan.Plan {
 func (s *Server) decide(ctx context.Context, q *claim) (plan.Plan, error) {
 	seen := observe(q.Inventory)
 	seen.Claim, seen.Boot = true, q.digest
-	sn, order, ok, err := s.o.Registry.Offered(ctx, q.digest, q.now)
+	offer, err := s.o.Registry.Offered(ctx, q.digest, q.now)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	if !ok {
+	if offer == nil {
 		return local("this boot was not started by this server, or more than an hour ago: boot from the network again"), nil
 	}
 	if seen.SerialProblem == "" {
@@ -94,14 +96,18 @@ func (s *Server) decide(ctx context.Context, q *claim) (plan.Plan, error) {
 			return plan.Plan{}, err
 		}
 	}
-	seen.Offered = q.order != nil && sn == seen.Serial && order == q.order.ID
+	if offer.SN == seen.Serial {
+		seen.Offered, seen.Live = q.order != nil && offer.Order == q.order.ID, offer.Live
+	}
 	v := gate.Decide(q.now, s.o.Policy, q.host, q.order, seen)
-	if sn != seen.Serial && order != "" {
-		s.note(ctx, sn, order, fmt.Sprintf("a machine that says it has the serial number %q came with the boot that was started for %s, and is told: %s", seen.Serial, sn, v.Reason))
+	if offer.SN != seen.Serial && (offer.Order != "" || offer.Live != "") {
+		s.note(ctx, offer.SN, offer.Order, fmt.Sprintf("a machine that says it has the serial number %q came with the boot that was started for %s, and is told: %s", seen.Serial, offer.SN, v.Reason))
 	}
 	switch v.Action {
 	case plan.Install, plan.Preview:
 		return s.install(ctx, q, v)
+	case plan.Live:
+		return s.live(ctx, q, v, seen.Live)
 	case plan.Inspect:
 		return s.inspect(ctx, q, v)
 	}
@@ -195,12 +201,17 @@ func (s *Server) consume(ctx context.Context, q *claim) (*plan.Plan, error) {
 	if err != nil {
 		return &plan.Plan{}, err
 	}
+	s.see(ctx, q)
+	return nil, nil
+}
+
+// see stores what the machine says that it has. What it is about to do does not depend on it.
+func (s *Server) see(ctx context.Context, q *claim) {
 	inv := q.Inventory
 	inv.Serial = identity.Serial(inv.Serial)
 	if _, _, err := s.o.Registry.SeeMachine(ctx, inv); err != nil {
-		s.o.Log.Error("store an inventory", "sn", q.host.SN, "err", err) // the installation does not depend on it
+		s.o.Log.Error("store an inventory", "sn", q.host.SN, "err", err)
 	}
-	return nil, nil
 }
 
 // wait is the plan of a machine that has to wait; place 0 is not in the queue. Those at the front ask more often, and all

@@ -18,13 +18,14 @@ import (
 
 // situation is one combination of everything that a claim can meet.
 type situation struct {
-	nonce   string // this: offered to this machine for its order; inspect: to it, for no order; other: to another machine; old, none
+	nonce   string // this: offered to this machine for its order; inspect: to it, for no order; live, live-db: to run web/1 or db/1; other: to another machine; old, none
 	host    bool
 	order   string // none, open, expired, mine, another's, cancelled, done
 	machine string // same, UUID, model, MAC, junk
 	preview bool   // the order is for one
 	release string // there, gone, damaged, without the tools for its layout
 	unknown bool   // policy
+	wish    bool   // the host is to run web from memory
 }
 
 // expect is what the design says, written down without looking at the code: the default is the local disk, an
@@ -37,13 +38,23 @@ func (s situation) expect() (action plan.Action, registered bool) {
 }
 
 func (s situation) installs() (action plan.Action, registered bool) {
-	known := s.nonce == "this" || s.nonce == "inspect" || s.nonce == "other" || s.order == "mine" && s.nonce == "old" // a consumed order remembers its boot
+	known := s.nonce == "this" || s.nonce == "inspect" || s.nonce == "live" || s.nonce == "live-db" || s.nonce == "other" || s.order == "mine" && s.nonce == "old" // a consumed order remembers its boot
 	live := s.host && (s.order == "open" || s.order == "expired" || s.order == "mine" || s.order == "another's")
 	switch {
 	case !known, s.machine == "junk":
 		return plan.LocalBoot, false
 	case !s.host && s.unknown:
 		return plan.Inspect, true
+	case s.host && s.wish && s.order != "open" && s.order != "mine" && s.order != "another's": // no order is due
+		switch {
+		case s.nonce != "live":
+			return plan.LocalBoot, false
+		case s.machine != "same":
+			return plan.Inspect, false
+		case s.release == "gone" || s.release == "damaged":
+			return plan.LocalBoot, false
+		}
+		return plan.Live, false
 	case !s.host, !live, s.order == "expired", s.order == "another's", s.order == "open" && s.nonce != "this":
 		return plan.LocalBoot, false
 	case s.machine != "same":
@@ -68,6 +79,7 @@ type world struct {
 	now        time.Time
 	consumed   int
 	started    int
+	lives      int
 	registered int
 	appended   int
 }
@@ -78,7 +90,11 @@ func (w *world) Host(context.Context, string) (*registry.Host, error) {
 	if !w.host {
 		return nil, registry.ErrNotFound
 	}
-	return &registry.Host{SN: exhaustiveSN, State: registry.Ordered, UUID: "4c4c4544-0000-1000-8000-000000000001", Model: "R640", MACs: []string{"52:54:00:00:00:01"}}, nil
+	h := &registry.Host{SN: exhaustiveSN, State: registry.Ordered, UUID: "4c4c4544-0000-1000-8000-000000000001", Model: "R640", MACs: []string{"52:54:00:00:00:01"}}
+	if w.wish {
+		h.Live = &registry.Live{Image: "web"}
+	}
+	return h, nil
 }
 
 func (w *world) the() *registry.Order {
@@ -107,18 +123,22 @@ func (w *world) LiveOrder(context.Context, string) (*registry.Order, error) {
 	return nil, nil
 }
 
-func (w *world) Offered(context.Context, string, time.Time) (string, string, bool, error) {
+func (w *world) Offered(context.Context, string, time.Time) (*registry.Offer, error) {
 	switch {
 	case w.order == "mine" && w.host && (w.situation.nonce == "this" || w.situation.nonce == "old"):
-		return exhaustiveSN, "o1", true, nil
+		return &registry.Offer{SN: exhaustiveSN, Order: "o1"}, nil
 	case w.situation.nonce == "this" && w.host && w.order != "none":
-		return exhaustiveSN, "o1", true, nil
+		return &registry.Offer{SN: exhaustiveSN, Order: "o1"}, nil
 	case w.situation.nonce == "this", w.situation.nonce == "inspect":
-		return exhaustiveSN, "", true, nil
+		return &registry.Offer{SN: exhaustiveSN}, nil
+	case w.situation.nonce == "live":
+		return &registry.Offer{SN: exhaustiveSN, Live: "web/1"}, nil
+	case w.situation.nonce == "live-db":
+		return &registry.Offer{SN: exhaustiveSN, Live: "db/1"}, nil
 	case w.situation.nonce == "other":
-		return "SN-OTHER", "o9", true, nil
+		return &registry.Offer{SN: "SN-OTHER", Order: "o9"}, nil
 	}
-	return "", "", false, nil
+	return nil, nil
 }
 
 func (w *world) Consume(context.Context, string, string, time.Time) (*registry.Order, error) {
@@ -129,6 +149,13 @@ func (w *world) Consume(context.Context, string, string, time.Time) (*registry.O
 func (w *world) StartOrder(_ context.Context, _, token string, _ registry.SlotLimits, _ time.Time) (int, error) {
 	if w.started++; token == "" {
 		return 0, errors.New("no token")
+	}
+	return 0, nil
+}
+
+func (w *world) StartLive(_ context.Context, b registry.LiveBoot, token string, _ time.Time) (time.Duration, error) {
+	if w.lives++; token == "" || b.SN != exhaustiveSN || b.Image != "web/1" || b.Boot != boot.Digest(w.nonce) {
+		return 0, fmt.Errorf("not that: %+v", b)
 	}
 	return 0, nil
 }
@@ -166,23 +193,24 @@ func TestEveryCombinationOfAClaim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, nonce := range []string{"this", "inspect", "other", "old", "none"} {
+	for _, nonce := range []string{"this", "inspect", "live", "live-db", "other", "old", "none"} {
 		for _, host := range []bool{true, false} {
 			for _, order := range []string{"none", "open", "expired", "mine", "another's", "cancelled", "done"} {
 				for _, machine := range []string{"same", "UUID", "model", "MAC", "junk"} {
 					for _, release := range []string{"there", "gone", "damaged", "tools"} {
-						for unknown := range 4 {
-							if !host && order != "none" || order == "mine" && nonce != "this" && nonce != "old" {
+						for flags := range 8 {
+							wish := flags&4 != 0
+							if !host && (wish || order != "none") || order == "mine" && nonce != "this" && nonce != "old" {
 								continue // an order is a host's, and the boot that has it is this one
 							}
-							counts[try(t, now, key, situation{nonce, host, order, machine, unknown&1 != 0, release, unknown&2 != 0})]++
+							counts[try(t, now, key, situation{nonce, host, order, machine, flags&1 != 0, release, flags&2 != 0, wish})]++
 						}
 					}
 				}
 			}
 		}
 	}
-	if len(counts) != 5 {
+	if len(counts) != 6 {
 		t.Errorf("not every action is among the answers: %v", counts)
 	}
 }
@@ -218,11 +246,11 @@ func try(t *testing.T, now time.Time, key image.PrivateKey, s situation) plan.Ac
 	if (w.registered > 0) != registered {
 		t.Errorf("%+v: registered: %v", s, w.registered > 0)
 	}
-	install := want == plan.Install || want == plan.Preview
-	if (w.started > 0) != install || (w.consumed > 0) != (install && s.order == "open") {
-		t.Errorf("%+v: consumed %d times, started %d times", s, w.consumed, w.started)
+	install, live := want == plan.Install || want == plan.Preview, want == plan.Live
+	if (w.started > 0) != install || (w.consumed > 0) != (install && s.order == "open") || (w.lives > 0) != live {
+		t.Errorf("%+v: consumed %d times, started %d times, %d times live", s, w.consumed, w.started, w.lives)
 	}
-	if install != (p.Token != "") || install != (p.Manifest != "") || install != (p.Order != "") || p.Reason == "" {
+	if (install || live) != (p.Token != "") || (install || live) != (p.Manifest != "") || install != (p.Order != "") || live != (p.Live != nil) || p.Reason == "" {
 		t.Errorf("%+v: %+v", s, p)
 	}
 	if (want == plan.Install) != (len(p.Seal) > 0) || want == plan.Preview && p.Done != "" {

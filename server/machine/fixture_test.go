@@ -232,7 +232,7 @@ func (c *computer) claim() (plan.Plan, error) {
 		return plan.Plan{}, err
 	}
 	p, err := plan.Open(signed, c.site.key.Public(), c.boot, c.inv.Serial)
-	if err == nil && (p.Action == plan.Install || p.Action == plan.Preview) {
+	if err == nil && (p.Action == plan.Install || p.Action == plan.Preview || p.Action == plan.Live) {
 		c.token = p.Token
 	}
 	return p, err

@@ -34,13 +34,8 @@ func installation(q *claim, r *releases.Release, action plan.Action, transport p
 	}
 	p := plan.Plan{
 		Action: action, Order: o.ID, Manifest: q.base + releases.Prefix + r.Ref() + "/" + image.ManifestFile,
-		Disks: o.Disks, Wipe: o.Wipe, Layout: declared, Unseal: o.Unseal, Fresh: o.Fresh, Done: done,
-		Host:         plan.Host{Hostname: h.Hostname, Network: network, SerialConsole: h.SerialConsole, Users: h.Users, Files: h.Files, Metadata: h.Metadata},
-		CheckNetwork: checkNetwork(h, network),
-	}
-	p.Transport = cmp.Or(o.Transport, transport)
-	for _, m := range mirrors {
-		p.Mirrors = append(p.Mirrors, m+r.Ref()+"/")
+		Disks: o.Disks, Wipe: o.Wipe, Layout: declared, Unseal: o.Unseal, Fresh: o.Fresh, Done: done, Mirrors: mirrorsOf(r, mirrors),
+		Host: identityOf(h, network), Transport: cmp.Or(o.Transport, transport), CheckNetwork: checkNetwork(h, network),
 	}
 	if action == plan.Preview {
 		p.Done, p.CheckNetwork = "", false // it touches nothing, and boots the disk
@@ -48,6 +43,20 @@ func installation(q *claim, r *releases.Release, action plan.Action, transport p
 	}
 	p.Seal, err = seal.Sign(seal.Record{Serial: h.SN, Order: o.ID, Image: r.Ref(), Time: q.now, Protect: h.Protect}, key)
 	return p, err
+}
+
+// identityOf is what the host's system becomes besides what its image is.
+func identityOf(h *registry.Host, network *plan.Network) plan.Host {
+	return plan.Host{Hostname: h.Hostname, Network: network, SerialConsole: h.SerialConsole, Users: h.Users, Files: h.Files, Metadata: h.Metadata}
+}
+
+// mirrorsOf are the directories of a release elsewhere.
+func mirrorsOf(r *releases.Release, mirrors []string) []string {
+	var list []string
+	for _, m := range mirrors {
+		list = append(list, m+r.Ref()+"/")
+	}
+	return list
 }
 
 // checkNetwork is the host's wish, else true where it has addresses of its own: what DHCP gives has been tried by then.

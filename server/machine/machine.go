@@ -1,9 +1,9 @@
 // Package machine is the machines' side of the server: the claim by which an installer asks what it may do, the reports of
-// an installation, and the first boot of what was installed. Requests come in; plans signed for one boot of one machine go
+// an installation or of a boot that runs from memory, and the first boot of what was installed. Requests come in; plans signed for one boot of one machine go
 // out, after the gate has decided; what happens is in the registry before it is answered.
 //
 // It never decides itself, never lets two boots have one order, and believes no address, MAC or serial number: a claim has
-// to show the nonce of a boot script, everything after it the token of its installation.
+// to show the nonce of a boot script, everything after it the token of its installation, or of its live boot.
 package machine
 
 import (
@@ -32,11 +32,16 @@ type Registry interface {
 	Host(ctx context.Context, sn string) (*registry.Host, error)
 	SeeMachine(ctx context.Context, inv plan.Inventory) (*registry.Host, bool, error)
 	LiveOrder(ctx context.Context, sn string) (*registry.Order, error)
-	Offered(ctx context.Context, digest string, now time.Time) (sn, order string, ok bool, err error)
+	Offered(ctx context.Context, digest string, now time.Time) (*registry.Offer, error)
 	Consume(ctx context.Context, order, digest string, now time.Time) (*registry.Order, error)
 	StartOrder(ctx context.Context, id, tokenDigest string, limits registry.SlotLimits, now time.Time) (place int, err error)
+	StartLive(ctx context.Context, b registry.LiveBoot, tokenDigest string, now time.Time) (wait time.Duration, err error)
 	OrderByToken(ctx context.Context, tokenDigest string) (*registry.Order, error)
+	LiveByToken(ctx context.Context, tokenDigest string) (*registry.LiveBoot, error)
 	Report(ctx context.Context, order string, events []plan.Event, now time.Time) (seq int64, err error)
+	ReportLive(ctx context.Context, id string, events []plan.Event, now time.Time) (seq int64, err error)
+	MarkLiveBooted(ctx context.Context, id string, b plan.Booted, now time.Time) error
+	LoseLives(ctx context.Context, since, now time.Time) ([]registry.LiveBoot, error)
 	MarkBooted(ctx context.Context, order string, b plan.Booted, now time.Time) error
 	Silent(ctx context.Context, since time.Time) ([]registry.Order, error)
 	LoseOrder(ctx context.Context, id string, since time.Time, text string, now time.Time) (lost bool, err error)
@@ -89,19 +94,19 @@ type Server struct {
 }
 
 type counts struct {
-	install, preview, wait, inspect, local, registered, reports, events, booted, swarm, lost, expired, denied, slowed, failed atomic.Int64
+	install, preview, live, wait, inspect, local, registered, reports, events, booted, swarm, lost, expired, denied, slowed, failed atomic.Int64
 }
 
 // Counts are what a server has done since it started.
 type Counts struct {
 	// Claims by what was answered.
-	Install, Preview, Wait, Inspect, LocalBoot int64
-	Registered                                 int64 // machines that were not known
-	Reports, Events, Swarm, Booted             int64
-	Lost, Expired                              int64
-	Denied                                     int64 // requests without a right token
-	Slowed                                     int64 // requests that came too fast
-	Failed                                     int64 // requests that failed by the server's fault
+	Install, Preview, Live, Wait, Inspect, LocalBoot int64
+	Registered                                       int64 // machines that were not known
+	Reports, Events, Swarm, Booted                   int64
+	Lost, Expired                                    int64
+	Denied                                           int64 // requests without a right token
+	Slowed                                           int64 // requests that came too fast
+	Failed                                           int64 // requests that failed by the server's fault
 }
 
 // How many requests' bodies may be in memory at once, and how long one may take to come: together at most 128 MiB.
@@ -137,7 +142,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) Counts() Counts {
 	c := &s.count
 	return Counts{
-		Install: c.install.Load(), Preview: c.preview.Load(), Wait: c.wait.Load(), Inspect: c.inspect.Load(), LocalBoot: c.local.Load(), Registered: c.registered.Load(),
+		Install: c.install.Load(), Preview: c.preview.Load(), Live: c.live.Load(), Wait: c.wait.Load(), Inspect: c.inspect.Load(), LocalBoot: c.local.Load(), Registered: c.registered.Load(),
 		Reports: c.reports.Load(), Events: c.events.Load(), Swarm: c.swarm.Load(), Booted: c.booted.Load(), Lost: c.lost.Load(), Expired: c.expired.Load(),
 		Denied: c.denied.Load(), Slowed: c.slowed.Load(), Failed: c.failed.Load(),
 	}

@@ -23,9 +23,9 @@ type breakable struct {
 	err error
 }
 
-func (b *breakable) Offered(ctx context.Context, digest string, now time.Time) (string, string, bool, error) {
+func (b *breakable) Offered(ctx context.Context, digest string, now time.Time) (*registry.Offer, error) {
 	if b.err != nil {
-		return "", "", false, b.err
+		return nil, b.err
 	}
 	return b.Registry.Offered(ctx, digest, now)
 }

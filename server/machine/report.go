@@ -21,7 +21,7 @@ const maxEvents = 5000
 // Events is the handler of plan.EventsPath.
 func (s *Server) Events() http.Handler {
 	return handler(s, plan.MaxBytes, func(r *http.Request, rep plan.Report) (any, error) {
-		o, err := s.authorised(r)
+		b, err := s.authorised(r)
 		if err != nil {
 			return nil, err
 		}
@@ -31,21 +31,18 @@ func (s *Server) Events() http.Handler {
 		if err := checkEvents(rep.Events); err != nil {
 			return nil, err
 		}
-		seq, err := s.o.Registry.Report(r.Context(), o.ID, rep.Events, s.o.Now())
-		if errors.Is(err, registry.ErrNotFound) {
-			return nil, refuse(http.StatusUnauthorized, "the order %s is gone", o.ID)
-		}
+		seq, err := s.report(r.Context(), b, rep.Events)
 		if err != nil {
 			return nil, err
 		}
 		s.count.reports.Add(1)
 		s.count.events.Add(int64(len(rep.Events)))
 		a := plan.Answer{Seq: seq}
-		if o.State != registry.OrderConsumed {
-			if o, err = s.authorised(r); err != nil { // the report may have found a lost machine
+		if b.order != nil && b.order.State != registry.OrderConsumed {
+			if b, err = s.authorised(r); err != nil { // the report may have found a lost machine
 				return nil, err
 			}
-			a.Reason = ended(o)
+			a.Reason = ended(b.order)
 			a.Stop = a.Reason != ""
 		}
 		return a, nil
@@ -90,21 +87,29 @@ func checkEvents(events []plan.Event) error {
 	return nil
 }
 
-// Booted is the handler of plan.BootedPath.
+// Booted is the handler of plan.BootedPath: of an installed system's first boot, or of a system that runs from memory.
 func (s *Server) Booted() http.Handler {
-	return handler(s, plan.MaxBytes, func(r *http.Request, b plan.Booted) (any, error) {
-		o, err := s.authorised(r)
+	return handler(s, plan.MaxBytes, func(r *http.Request, said plan.Booted) (any, error) {
+		b, err := s.authorised(r)
 		if err != nil {
 			return nil, err
 		}
-		if err := checkSchema(b.Schema); err != nil {
+		if err := checkSchema(said.Schema); err != nil {
 			return nil, err
 		}
-		if sn := identity.Serial(b.Serial); sn != o.SN {
-			s.note(r.Context(), o.SN, o.ID, fmt.Sprintf("a machine that says it has the serial number %q has booted what was installed on %s: is its disk in another machine?", sn, o.SN))
-			return nil, refuse(http.StatusConflict, "the order %s is for %s and this machine is %s", o.ID, o.SN, sn)
+		switch sn := identity.Serial(said.Serial); {
+		case sn == b.sn():
+		case b.live != nil:
+			return nil, refuse(http.StatusConflict, "the live boot %s is of %s and this machine is %s", b.id(), b.sn(), sn)
+		default:
+			s.note(r.Context(), b.sn(), b.id(), fmt.Sprintf("a machine that says it has the serial number %q has booted what was installed on %s: is its disk in another machine?", sn, b.sn()))
+			return nil, refuse(http.StatusConflict, "the order %s is for %s and this machine is %s", b.id(), b.sn(), sn)
 		}
-		err = s.o.Registry.MarkBooted(r.Context(), o.ID, b, s.o.Now())
+		if b.live != nil {
+			err = s.o.Registry.MarkLiveBooted(r.Context(), b.id(), said, s.o.Now())
+		} else {
+			err = s.o.Registry.MarkBooted(r.Context(), b.id(), said, s.o.Now())
+		}
 		if errors.Is(err, registry.ErrConflict) || errors.Is(err, registry.ErrNotFound) {
 			return nil, refuse(http.StatusConflict, "%v", err)
 		}
@@ -116,20 +121,25 @@ func (s *Server) Booted() http.Handler {
 	})
 }
 
-// authorised returns the order of the installation whose token the request has (RFC 6750, 2.1).
-func (s *Server) authorised(r *http.Request) (*registry.Order, error) {
+// authorised returns the order of the installation, or the live boot, whose token the request has (RFC 6750, 2.1).
+func (s *Server) authorised(r *http.Request) (bearer, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > 128 {
 		s.count.denied.Add(1)
-		return nil, refuse(http.StatusUnauthorized, "send the installation's token, as Authorization: Bearer")
+		return bearer{}, refuse(http.StatusUnauthorized, "send the installation's token, as Authorization: Bearer")
 	}
-	o, err := s.o.Registry.OrderByToken(r.Context(), boot.Digest(token))
-	if errors.Is(err, registry.ErrNotFound) || err == nil && o == nil {
+	var b bearer
+	var err error
+	if b.order, err = s.o.Registry.OrderByToken(r.Context(), boot.Digest(token)); errors.Is(err, registry.ErrNotFound) {
+		b.order = nil
+		b.live, err = s.o.Registry.LiveByToken(r.Context(), boot.Digest(token))
+	}
+	if errors.Is(err, registry.ErrNotFound) {
 		s.count.denied.Add(1)
-		return nil, refuse(http.StatusUnauthorized, "no installation has this token")
+		return bearer{}, refuse(http.StatusUnauthorized, "no installation and no live boot has this token")
 	}
-	return o, err
+	return b, err
 }
 
 // said is the last refusal that was written down for a host.

@@ -11,7 +11,7 @@ import (
 
 const lostAfter = plan.LostSeconds * time.Second
 
-// Run ends orders that nobody came for, and those whose machines have gone silent, until the context ends.
+// Run ends orders that nobody came for, and those and live boots whose machines have gone silent, until the context ends.
 func (s *Server) Run(ctx context.Context) error {
 	t := time.NewTicker(s.o.Every)
 	defer t.Stop()
@@ -63,6 +63,14 @@ func (w *watch) round(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	since := now.Add(-lostAfter)
+	lives, err := r.LoseLives(ctx, since, now)
+	if err != nil {
+		return err
+	}
+	for _, b := range lives {
+		w.s.count.lost.Add(1)
+		w.s.o.Log.Warn("machine is lost", "sn", b.SN, "live", b.ID, "silence", now.Sub(b.Heard).Round(time.Second))
+	}
 	silent, err := r.Silent(ctx, since)
 	if err != nil {
 		return err

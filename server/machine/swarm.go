@@ -20,7 +20,7 @@ const maxSwarm = 64 << 10
 // Swarm is the handler of plan.SwarmPath.
 func (s *Server) Swarm() http.Handler {
 	return handler(s, maxSwarm, func(r *http.Request, said plan.Swarm) (any, error) {
-		o, err := s.authorised(r)
+		b, err := s.authorised(r)
 		if err != nil {
 			return nil, err
 		}
@@ -30,17 +30,17 @@ func (s *Server) Swarm() http.Handler {
 		if err := said.Validate(); err != nil {
 			return nil, refuse(http.StatusBadRequest, "what is said of the transfer cannot be: %v", err)
 		}
-		if o.Preview {
-			return nil, refuse(http.StatusConflict, "the order %s is a preview, which transfers nothing", o.ID)
+		if b.order != nil && b.order.Preview {
+			return nil, refuse(http.StatusConflict, "the order %s is a preview, which transfers nothing", b.id())
 		}
 		s.count.swarm.Add(1)
-		if err := s.hear(r.Context(), o); err != nil {
+		if err := s.hear(r.Context(), b); err != nil {
 			return nil, err
 		}
 		if s.o.Swarm == nil {
 			return plan.Upstreams{Upstreams: []plan.Upstream{}}, nil
 		}
-		who, err := s.who(r, o)
+		who, err := s.who(r, b)
 		if err != nil {
 			return nil, err
 		}
@@ -53,28 +53,32 @@ func (s *Server) Swarm() http.Handler {
 }
 
 // hear notes that the machine lives, if it was not heard for a while: most say so by their events.
-func (s *Server) hear(ctx context.Context, o *registry.Order) error {
-	if now := s.o.Now(); now.Sub(o.Heard) < 2*plan.HeartbeatSeconds*time.Second {
+func (s *Server) hear(ctx context.Context, b bearer) error {
+	often := 2 * plan.HeartbeatSeconds * time.Second
+	if b.live != nil && b.live.State == registry.LiveRunning {
+		often = 10 * time.Minute // nobody takes it for lost
+	}
+	if s.o.Now().Sub(b.heard()) < often {
 		return nil
 	}
-	_, err := s.o.Registry.Report(ctx, o.ID, nil, s.o.Now())
-	if errors.Is(err, registry.ErrNotFound) {
-		return refuse(http.StatusUnauthorized, "the order %s is gone", o.ID)
-	}
+	_, err := s.report(ctx, b, nil)
 	return err
 }
 
-// who is the machine of an order. What the registry knows of it is asked once.
-func (s *Server) who(r *http.Request, o *registry.Order) (swarm.Machine, error) {
+// who is the machine of an order or a live boot. What the registry knows of it is asked once.
+func (s *Server) who(r *http.Request, b bearer) (swarm.Machine, error) {
 	base, err := boot.Base(s.o.URL, r)
 	if err != nil {
 		return swarm.Machine{}, refuse(http.StatusBadRequest, "%v", err)
 	}
-	m := swarm.Machine{Order: o.ID, SN: o.SN, Image: o.Image, Address: boot.Client(r), Transport: cmp.Or(o.Transport, s.o.Transport, plan.TransportHTTP), Base: base}
-	if s.o.Swarm.Has(o.ID) {
+	m := swarm.Machine{Order: b.id(), SN: b.sn(), Image: b.image(), Address: boot.Client(r), Transport: cmp.Or(s.o.Transport, plan.TransportHTTP), Base: base}
+	if b.order != nil {
+		m.Transport = cmp.Or(b.order.Transport, m.Transport)
+	}
+	if s.o.Swarm.Has(m.Order) {
 		return m, nil
 	}
-	h, err := s.o.Registry.Host(r.Context(), o.SN)
+	h, err := s.o.Registry.Host(r.Context(), m.SN)
 	if errors.Is(err, registry.ErrNotFound) {
 		h, err = &registry.Host{}, nil // it was deleted meanwhile; its installation goes on
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // serversFields are those of a host that only the server writes.
-var serversFields = [...]string{"state", "inventory", "booted", "created", "updated", "revision"}
+var serversFields = [...]string{"state", "inventory", "booted", "live_boot", "created", "updated", "revision"}
 
 // DecodeHost reads a host from JSON. Fields that there are not, and those of a wrong type, are an Invalid that names each
 // by its path. The server's own fields are passed over. The host is not validated yet.

@@ -26,8 +26,8 @@ func (t *tx) flush(ctx context.Context) error {
 	}
 	id := last - int64(len(t.events))
 	for chunk := range slices.Chunk(t.events, 100) {
-		query := `INSERT INTO events (id, at, sn, order_id, kind, person, message, machine, preview) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)` + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?, ?)`, len(chunk)-1)
-		args := make([]any, 0, 9*len(chunk))
+		query := `INSERT INTO events (id, at, sn, order_id, kind, person, message, machine, preview, live) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)` + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, len(chunk)-1)
+		args := make([]any, 0, 10*len(chunk))
 		for _, e := range chunk {
 			id++
 			if e.Time.IsZero() {
@@ -41,7 +41,7 @@ func (t *tx) flush(ctx context.Context) error {
 				}
 				machine = string(data)
 			}
-			args = append(args, id, stamp(e.Time), clean(e.SN), clean(e.Order), clean(e.Kind), clean(e.By), clean(e.Text), machine, flag(e.Preview))
+			args = append(args, id, stamp(e.Time), clean(e.SN), clean(e.Order), clean(e.Kind), clean(e.By), clean(e.Text), machine, flag(e.Preview), flag(e.Live))
 		}
 		if _, err := t.exec(ctx, query, args...); err != nil {
 			return err
@@ -53,12 +53,12 @@ func (t *tx) flush(ctx context.Context) error {
 
 func scanEvent(row scanner) (Event, error) {
 	var e Event
-	var at, preview int64
+	var at, preview, live int64
 	var machine string
-	if err := row.Scan(&e.ID, &at, &e.SN, &e.Order, &e.Kind, &e.By, &e.Text, &machine, &preview); err != nil {
+	if err := row.Scan(&e.ID, &at, &e.SN, &e.Order, &e.Kind, &e.By, &e.Text, &machine, &preview, &live); err != nil {
 		return e, err
 	}
-	e.Time, e.Preview = moment(at), preview != 0
+	e.Time, e.Preview, e.Live = moment(at), preview != 0, live != 0
 	if machine != "" {
 		e.Machine = new(plan.Event)
 		if err := json.Unmarshal([]byte(machine), e.Machine); err != nil {
@@ -95,7 +95,7 @@ type EventFilter struct {
 
 // Events returns events in the order in which they happened.
 func (s *Store) Events(ctx context.Context, f EventFilter) (list []Event, err error) {
-	query, args := `SELECT id, at, sn, order_id, kind, person, message, machine, preview FROM events WHERE id > ?`, []any{f.After}
+	query, args := `SELECT id, at, sn, order_id, kind, person, message, machine, preview, live FROM events WHERE id > ?`, []any{f.After}
 	if f.SN != "" {
 		query += ` AND sn = ?`
 		args = append(args, f.SN)
@@ -129,14 +129,23 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (list []Event, err er
 }
 
 // Tidy removes what nobody needs any more: the progress (not the steps, warnings and ends) and the tokens of installations
-// that ended before then. It returns how many events went.
+// that ended before then, and of live boots that something else took the place of. It returns how many events went.
 func (s *Store) Tidy(ctx context.Context, before time.Time) (removed int64, err error) {
 	err = s.write(ctx, "tidy registry", func(ctx context.Context, t *tx) error {
 		const ended = `(SELECT id FROM orders WHERE ended > 0 AND ended < ?)`
 		if removed, err = t.exec(ctx, `DELETE FROM events WHERE kind = ? AND order_id IN `+ended, string(plan.KindProgress), stamp(before)); err != nil {
 			return err
 		}
-		_, err := t.exec(ctx, `DELETE FROM order_tokens WHERE order_id IN `+ended, stamp(before))
+		const settled = `(SELECT id FROM live_boots WHERE state <> 'starting' AND since < ?)`
+		n, err := t.exec(ctx, `DELETE FROM events WHERE kind = ? AND order_id IN `+settled, string(plan.KindProgress), stamp(before))
+		if err != nil {
+			return err
+		}
+		removed += n
+		if _, err := t.exec(ctx, `DELETE FROM live_boots WHERE over > 0 AND over < ?`, stamp(before)); err != nil {
+			return err
+		}
+		_, err = t.exec(ctx, `DELETE FROM order_tokens WHERE order_id IN `+ended, stamp(before))
 		return err
 	})
 	return removed, err

@@ -22,7 +22,10 @@ func (h Host) Redacted() Host {
 	return h
 }
 
-const hostColumns = `h.sn, h.state, h.doc, h.password, h.inventory, h.booted, h.created, h.updated, h.revision`
+const (
+	hostColumns = `h.sn, h.state, h.doc, h.password, h.inventory, h.booted, h.created, h.updated, h.revision, COALESCE(l.id, ''), COALESCE(l.image, ''), COALESCE(l.state, ''), COALESCE(l.started, 0), COALESCE(l.since, 0)`
+	hostTables  = `hosts h LEFT JOIN live_boots l ON l.sn = h.sn AND l.over = 0`
+)
 
 // stored is a host as the database has it.
 type stored struct {
@@ -35,8 +38,9 @@ type stored struct {
 func scanHost(row scanner) (stored, error) {
 	var h stored
 	var sn, state, doc, password string
-	var created, updated, revision int64
-	if err := row.Scan(&sn, &state, &doc, &password, &h.inventory, &h.booted, &created, &updated, &revision); err != nil {
+	var created, updated, revision, started, since int64
+	var boot LiveBoot
+	if err := row.Scan(&sn, &state, &doc, &password, &h.inventory, &h.booted, &created, &updated, &revision, &boot.ID, &boot.Image, &boot.State, &started, &since); err != nil {
 		return h, err
 	}
 	if err := json.Unmarshal([]byte(doc), &h.Host); err != nil {
@@ -45,6 +49,10 @@ func scanHost(row scanner) (stored, error) {
 	h.SN, h.State, h.Created, h.Updated, h.Revision = sn, State(state), moment(created), moment(updated), revision
 	if password != "" && h.OOB != nil {
 		h.OOB.Password = password
+	}
+	if boot.ID != "" {
+		boot.SN, boot.Started, boot.Since = sn, moment(started), moment(since)
+		h.LiveBoot = &boot
 	}
 	if h.inventory != "" {
 		h.Inventory = new(plan.Inventory)
@@ -64,7 +72,7 @@ func scanHost(row scanner) (stored, error) {
 // document is what people write of a host, as it is stored.
 func document(h Host) (string, error) {
 	h = h.Redacted()
-	h.State, h.Inventory, h.Booted, h.Created, h.Updated, h.Revision = "", nil, nil, time.Time{}, time.Time{}, 0
+	h.State, h.Inventory, h.Booted, h.LiveBoot, h.Created, h.Updated, h.Revision = "", nil, nil, nil, time.Time{}, time.Time{}, 0
 	if h.OOB != nil {
 		h.OOB.PasswordSet = false
 	}
@@ -73,7 +81,7 @@ func document(h Host) (string, error) {
 }
 
 func (t *tx) host(ctx context.Context, sn string) (*stored, error) {
-	h, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM hosts h WHERE h.sn = ?`, sn)
+	h, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM `+hostTables+` WHERE h.sn = ?`, sn)
 	if err == nil && h == nil {
 		err = fmt.Errorf("host %s: %w", sn, ErrNotFound)
 	}
@@ -110,7 +118,7 @@ func (s *Store) HostByMAC(ctx context.Context, mac string) (*Host, error) {
 	}
 	var found []stored
 	err = s.ask(ctx, "read host by MAC", func(ctx context.Context, t *tx) (err error) {
-		found, err = all(ctx, t, scanHost, `SELECT `+hostColumns+` FROM hosts h JOIN host_macs m ON m.sn = h.sn WHERE m.mac = ? ORDER BY m.written DESC, h.sn LIMIT 2`, mac)
+		found, err = all(ctx, t, scanHost, `SELECT `+hostColumns+` FROM `+hostTables+` JOIN host_macs m ON m.sn = h.sn WHERE m.mac = ? ORDER BY m.written DESC, h.sn LIMIT 2`, mac)
 		if err != nil || len(found) < 2 {
 			return err
 		}
@@ -136,7 +144,9 @@ type HostFilter struct {
 	Rack   string
 	Owner  string
 	Image  string // name, or name/version
-	Match  string // is part of the serial number, name, address, MAC, model, owner or position, in capitals or not
+	// Live are states of the hosts' last live boots.
+	Live  []LiveState
+	Match string // is part of the serial number, name, address, MAC, model, owner or position, in capitals or not
 	// After is the serial number after which the list begins: the last one of the page before.
 	After string
 	Limit int // 0 is no limit
@@ -155,6 +165,13 @@ func (s *Store) Hosts(ctx context.Context, f HostFilter) ([]Host, error) {
 		}
 		add("h.state IN (?"+strings.Repeat(", ?", len(values)-1)+")", values...)
 	}
+	if len(f.Live) > 0 {
+		values := make([]any, len(f.Live))
+		for i, v := range f.Live {
+			values[i] = string(v)
+		}
+		add("l.state IN (?"+strings.Repeat(", ?", len(values)-1)+")", values...)
+	}
 	if f.Rack != "" {
 		add("h.rack = ?", f.Rack)
 	}
@@ -171,7 +188,7 @@ func (s *Store) Hosts(ctx context.Context, f HostFilter) ([]Host, error) {
 	if !f.Inventory {
 		columns = strings.Replace(columns, "h.inventory", "''", 1)
 	}
-	query := `SELECT ` + columns + ` FROM hosts h WHERE ` + strings.Join(where, " AND ") + ` ORDER BY h.sn`
+	query := `SELECT ` + columns + ` FROM ` + hostTables + ` WHERE ` + strings.Join(where, " AND ") + ` ORDER BY h.sn`
 	if f.Limit > 0 {
 		query += ` LIMIT ?`
 		args = append(args, f.Limit)
@@ -207,6 +224,9 @@ func (s *Store) DeleteHost(ctx context.Context, sn, by string) error {
 			return err
 		}
 		if _, err := t.exec(ctx, `UPDATE orders SET gone = 1 WHERE sn = ?`, sn); err != nil {
+			return err
+		}
+		if err := t.endLive(ctx, sn, t.now); err != nil {
 			return err
 		}
 		t.append(Event{SN: sn, Kind: "deleted", By: by, Text: "deleted; it was " + string(h.State)})

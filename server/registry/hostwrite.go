@@ -24,7 +24,7 @@ func (s *Store) PutHost(ctx context.Context, h Host, by string, ifRevision int64
 		return nil, false, fmt.Errorf("write host %s: %w", h.SN, err)
 	}
 	err = s.write(ctx, "write host "+h.SN, func(ctx context.Context, t *tx) error {
-		old, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM hosts h WHERE h.sn = ?`, h.SN)
+		old, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM `+hostTables+` WHERE h.sn = ?`, h.SN)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (t *tx) replace(ctx context.Context, old *stored, wanted Host, by string, i
 	next.Created, next.Updated, next.Revision, next.State = t.now, t.now, 1, Known
 	event := Event{SN: wanted.SN, Kind: "registered", By: by, Text: "registered"}
 	if old != nil {
-		next.State, next.Inventory, next.inventory, next.Booted, next.booted = old.State, old.Inventory, old.inventory, old.Booted, old.booted
+		next.State, next.Inventory, next.inventory, next.Booted, next.booted, next.LiveBoot = old.State, old.Inventory, old.inventory, old.Booted, old.booted, old.LiveBoot
 		next.Created, next.Revision = old.Created, old.Revision+1
 		if next.State == New {
 			next.State = Known
@@ -226,7 +226,7 @@ func (s *Store) SeeMachine(ctx context.Context, inv plan.Inventory) (host *Host,
 		return nil, false, fmt.Errorf("register machine %s: %w", inv.Serial, invalid("inventory", fmt.Sprintf("it has %d bytes, and %d is the most", len(data), maxInventory)))
 	}
 	err = s.write(ctx, "register machine "+inv.Serial, func(ctx context.Context, t *tx) error {
-		old, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM hosts h WHERE h.sn = ?`, inv.Serial)
+		old, err := first(ctx, t, scanHost, `SELECT `+hostColumns+` FROM `+hostTables+` WHERE h.sn = ?`, inv.Serial)
 		if err != nil {
 			return err
 		}
@@ -312,6 +312,6 @@ func (h Host) clone() Host {
 		oob := *h.OOB
 		h.OOB = &oob
 	}
-	h.State, h.Inventory, h.Booted, h.Created, h.Updated, h.Revision = "", nil, nil, time.Time{}, time.Time{}, 0
+	h.State, h.Inventory, h.Booted, h.LiveBoot, h.Created, h.Updated, h.Revision = "", nil, nil, nil, time.Time{}, time.Time{}, 0
 	return h
 }

@@ -16,47 +16,54 @@ const OfferLife = time.Hour
 const FirstBoot = time.Hour
 
 // Offer stores that a boot script was given to a machine. digest is the SHA-256, in hex, of the script's nonce, order the
-// live order that the boot may consume, or empty for a boot that may only be inspected.
+// live order that the boot may consume, or empty for a boot that may only be inspected. OfferLive is for one that runs a release.
 func (s *Store) Offer(ctx context.Context, sn, order, digest string, now time.Time) error {
 	return s.write(ctx, "offer boot to "+sn, func(ctx context.Context, t *tx) error {
-		if digest == "" {
-			return invalid("boot", "it has no digest")
-		}
-		if problem := checkLine(sn); problem != "" {
-			return invalid("sn", problem)
-		}
-		if _, err := t.exec(ctx, `DELETE FROM offers WHERE created < ?`, stamp(now.Add(-2*OfferLife))); err != nil {
-			return err
-		}
-		n, err := t.exec(ctx, `INSERT INTO offers (digest, sn, order_id, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, digest, sn, order, stamp(now))
-		if err == nil && n == 0 {
-			err = fmt.Errorf("the nonce was used before: %w", ErrConflict)
-		}
-		return err
+		return t.offer(ctx, sn, order, "", digest, now)
 	})
 }
 
-// Offered says to whom a boot's nonce was given, and for which order. ok is false if it was never given, or too long ago; a
-// boot that has consumed its live order is known as long as that lives.
-func (s *Store) Offered(ctx context.Context, digest string, now time.Time) (sn, order string, ok bool, err error) {
+func (t *tx) offer(ctx context.Context, sn, order, live, digest string, now time.Time) error {
+	if digest == "" {
+		return invalid("boot", "it has no digest")
+	}
+	if problem := checkLine(sn); problem != "" {
+		return invalid("sn", problem)
+	}
+	if _, err := t.exec(ctx, `DELETE FROM offers WHERE created < ?`, stamp(now.Add(-2*OfferLife))); err != nil {
+		return err
+	}
+	n, err := t.exec(ctx, `INSERT INTO offers (digest, sn, order_id, live, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, digest, sn, order, live, stamp(now))
+	if err == nil && n == 0 {
+		err = fmt.Errorf("the nonce was used before: %w", ErrConflict)
+	}
+	return err
+}
+
+// Offer is what a boot was started for.
+type Offer struct {
+	SN    string // of the machine that the nonce was given to
+	Order string // that the boot may consume; empty for none
+	Live  string // the release, as name/version, that it may run from memory; empty for none
+}
+
+// Offered says to whom a boot's nonce was given, and what for; nil if it was never given, or too long ago. A boot that has
+// consumed its live order is known as long as that lives.
+func (s *Store) Offered(ctx context.Context, digest string, now time.Time) (offer *Offer, err error) {
 	err = s.read(ctx, "read offer", func(ctx context.Context, t *tx) error {
 		o, err := first(ctx, t, scanOrder, `SELECT `+orderColumns+` FROM orders WHERE state = 'consumed' AND boot = ?`, digest)
 		if err != nil {
 			return err
 		}
 		if o != nil && digest != "" {
-			sn, order, ok = o.SN, o.ID, true
+			offer = &Offer{SN: o.SN, Order: o.ID}
 			return nil
 		}
-		type offer struct{ sn, order string }
-		found, err := first(ctx, t, func(row scanner) (v offer, err error) { return v, row.Scan(&v.sn, &v.order) },
-			`SELECT sn, order_id FROM offers WHERE digest = ? AND created > ?`, digest, stamp(now.Add(-OfferLife)))
-		if found != nil {
-			sn, order, ok = found.sn, found.order, true
-		}
+		offer, err = first(ctx, t, func(row scanner) (v Offer, err error) { return v, row.Scan(&v.SN, &v.Order, &v.Live) },
+			`SELECT sn, order_id, live FROM offers WHERE digest = ? AND created > ?`, digest, stamp(now.Add(-OfferLife)))
 		return err
 	})
-	return sn, order, ok, err
+	return offer, err
 }
 
 // Consume gives an open order to one boot: the first that asks and was offered it. The same boot may ask again; any other,
@@ -306,14 +313,18 @@ func (s *Store) MarkBooted(ctx context.Context, order string, b plan.Booted, now
 				return err
 			}
 		}
-		text := fmt.Sprintf("%s has booted: %s, kernel %s", b.Hostname, b.System, b.Kernel)
-		if b.BootSeconds > 0 {
-			text += fmt.Sprintf(", after %.0f s", b.BootSeconds)
-		}
-		if len(b.Failed) > 0 {
-			text += fmt.Sprintf("; %d units failed", len(b.Failed))
-		}
-		t.append(Event{Time: now, SN: o.SN, Order: order, Kind: "booted", Text: text})
-		return nil
+		t.append(Event{Time: now, SN: o.SN, Order: order, Kind: "booted", Text: bootedText(b)})
+		return t.endLive(ctx, o.SN, now)
 	})
+}
+
+func bootedText(b plan.Booted) string {
+	text := fmt.Sprintf("%s has booted: %s, kernel %s", b.Hostname, b.System, b.Kernel)
+	if b.BootSeconds > 0 {
+		text += fmt.Sprintf(", after %.0f s", b.BootSeconds)
+	}
+	if len(b.Failed) > 0 {
+		text += fmt.Sprintf("; %d units failed", len(b.Failed))
+	}
+	return text
 }

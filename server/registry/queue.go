@@ -91,6 +91,11 @@ func (s *Store) StartOrder(ctx context.Context, id, tokenDigest string, limits S
 			text = "the preview of " + o.Image + " starts"
 		}
 		t.append(Event{SN: o.SN, Order: id, Preview: o.Preview, Kind: "started", Text: text})
+		if !o.Preview {
+			if err := t.endLive(ctx, o.SN, now); err != nil {
+				return err
+			}
+		}
 		return t.moveHost(ctx, o, Installing)
 	})
 	return place, err
@@ -175,14 +180,16 @@ type Counts struct {
 	Installing int `json:"installing"`
 	FirstBoot  int `json:"first_boot"`
 	Waiting    int `json:"waiting"`
-	Leases     int `json:"leases"`
+	// Live are the hosts that were last heard to run a release from memory, or to try it.
+	Live   map[LiveState]int `json:"live"`
+	Leases int               `json:"leases"`
 	// LastEvent is the ID of the newest event.
 	LastEvent int64 `json:"last_event"`
 }
 
 // Counts counts.
 func (s *Store) Counts(ctx context.Context) (Counts, error) {
-	c := Counts{Hosts: map[State]int{}, Orders: map[OrderState]int{}}
+	c := Counts{Hosts: map[State]int{}, Orders: map[OrderState]int{}, Live: map[LiveState]int{}}
 	type group struct {
 		name string
 		n    int
@@ -216,6 +223,13 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 			default:
 				c.FirstBoot = g.n
 			}
+		}
+		lives, err := all(ctx, t, scan, `SELECT state, COUNT(*) FROM live_boots WHERE over = 0 GROUP BY state`)
+		if err != nil {
+			return err
+		}
+		for _, g := range lives {
+			c.Live[LiveState(g.name)] = g.n
 		}
 		leases, err := t.number(ctx, `SELECT COUNT(*) FROM leases`)
 		if err != nil {

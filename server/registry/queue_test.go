@@ -271,10 +271,10 @@ func TestABootThatWasNotOfferedTheOrderDoesNotGetIt(t *testing.T) {
 				t.Errorf("boot %q consumes the order", digest)
 			}
 		}
-		if sn, order, ok, err := s.Offered(ctx, "good", now); sn != "SN-1" || order != o.ID || !ok || err != nil {
-			t.Error(sn, order, ok, err)
+		if got, err := s.Offered(ctx, "good", now); err != nil || got == nil || *got != (Offer{SN: "SN-1", Order: o.ID}) {
+			t.Error(got, err)
 		}
-		if _, _, ok, err := s.Offered(ctx, "old", now); ok || err != nil {
+		if got, err := s.Offered(ctx, "old", now); got != nil || err != nil {
 			t.Error("an old nonce is known", err)
 		}
 		if _, err := s.Consume(ctx, o.ID, "good", o.Expires); !errors.Is(err, ErrConflict) {
@@ -295,8 +295,8 @@ func TestABootThatWasNotOfferedTheOrderDoesNotGetIt(t *testing.T) {
 			}
 		}
 		// A machine that waits for long is still known by its nonce.
-		if sn, _, ok, err := s.Offered(ctx, "good", now.Add(5*OfferLife)); sn != "SN-1" || !ok || err != nil {
-			t.Error(sn, ok, err)
+		if got, err := s.Offered(ctx, "good", now.Add(5*OfferLife)); err != nil || got == nil || got.SN != "SN-1" {
+			t.Error(got, err)
 		}
 	})
 }

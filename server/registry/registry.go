@@ -62,13 +62,17 @@ type Host struct {
 	Files        []plan.File `json:"files,omitempty" yaml:"files,omitempty"`
 	// Metadata is a JSON object that is handed to the machine.
 	Metadata json.RawMessage `json:"metadata,omitempty" yaml:"metadata,omitempty"`
+	// Live, if given, is what the host runs from memory when nothing is ordered for it.
+	Live *Live `json:"live,omitempty" yaml:"live,omitempty"`
 
 	// What follows is the server's: a client that writes it writes nothing.
 	State     State           `json:"state,omitempty" yaml:"state,omitempty"`
 	Inventory *plan.Inventory `json:"inventory,omitempty" yaml:"inventory,omitempty"`
 	Booted    *plan.Booted    `json:"booted,omitempty" yaml:"booted,omitempty"` // of the last installation
-	Created   time.Time       `json:"created,omitzero" yaml:"created,omitempty"`
-	Updated   time.Time       `json:"updated,omitzero" yaml:"updated,omitempty"`
+	// LiveBoot is the last boot from memory, unless the host was installed since.
+	LiveBoot *LiveBoot `json:"live_boot,omitempty" yaml:"live_boot,omitempty"`
+	Created  time.Time `json:"created,omitzero" yaml:"created,omitempty"`
+	Updated  time.Time `json:"updated,omitzero" yaml:"updated,omitempty"`
 	// Revision counts the host's changes; it is its ETag.
 	Revision int64 `json:"revision,omitempty" yaml:"revision,omitempty"`
 }
@@ -144,6 +148,11 @@ type Order struct {
 // Live reports whether the order can still become an installation, or is one.
 func (o *Order) Live() bool { return o.State == OrderOpen || o.State == OrderConsumed }
 
+// Due reports whether the order keeps its host from everything else: it is live, and not past its end.
+func (o *Order) Due(now time.Time) bool {
+	return o.State == OrderConsumed || o.State == OrderOpen && now.Before(o.Expires)
+}
+
 // LayoutFor is the layout that takes the place of the release's: the order's, else the host's, else nil.
 func (o *Order) LayoutFor(h *Host) *layout.Layout {
 	if o.Layout != nil {
@@ -157,7 +166,9 @@ type Event struct {
 	ID    int64     `json:"id"` // grows; over all hosts
 	Time  time.Time `json:"time"`
 	SN    string    `json:"sn,omitempty"`
-	Order string    `json:"order,omitempty"`
+	Order string    `json:"order,omitempty"` // its ID, or a live boot's
+	// Live is true of what happens to a live boot: nothing of it shows in the host's state.
+	Live bool `json:"live,omitempty"`
 	// Preview is true of what happens to an order for a preview: nothing of it shows in the host's state.
 	Preview bool `json:"preview,omitempty"`
 	// Kind is one of plan's kinds, or one of the server's: registered, changed, deleted, ordered, cancelled, expired, claimed,

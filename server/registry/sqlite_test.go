@@ -54,7 +54,7 @@ func TestADatabaseThatCannotBeUsedSaysWhy(t *testing.T) {
 			return p
 		}, true, "restore a backup"},
 		"another program's":      {func(t *testing.T) string { return foreign(t) }, false, "it is another program's database"},
-		"a newer program's":      {func(t *testing.T) string { return newer(t) }, false, "its schema is 99 and this program knows those up to 3"},
+		"a newer program's":      {func(t *testing.T) string { return newer(t) }, false, "its schema is 99 and this program knows those up to 4"},
 		"a database cut in half": {func(t *testing.T) string { p := made(t); cut(t, p); return p }, true, "restore a backup"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -131,6 +131,7 @@ func ValidateHost(h *Host) error {
 	checkUsers(&e, h.Users)
 	checkFiles(&e, h.Files)
 	checkLayout(&e, h.Layout)
+	checkLive(&e, h.Live)
 	if len(h.Metadata) > 0 {
 		if _, err := parseObject(h.Metadata); err != nil {
 			e.add("metadata", "%s", err)

@@ -78,6 +78,45 @@ func checkSSHKey(key string) string {
 	return "it is not a public key, as ssh-ed25519 AAAA… name"
 }
 
+// maxPersist bounds how many directories of a live system are kept.
+const maxPersist = 16
+
+// checkLive checks what a host is to run from memory.
+func checkLive(e *Invalid, l *Live) {
+	if l == nil {
+		return
+	}
+	switch {
+	case l.Image == "":
+		e.add("live.image", "it is missing: the release that is to run, as web or web/1.2")
+	case !imageText.MatchString(l.Image):
+		e.add("live.image", "%q is not the name of a release, as web or web/1.2", l.Image)
+	}
+	if _, err := plan.ParseLiveSize(l.Size, 1<<40); err != nil {
+		e.add("live.size", "%s", err)
+	}
+	if len(l.Persist) > maxPersist {
+		e.add("live.persist", "it names %d directories, and %d is the most", len(l.Persist), maxPersist)
+	}
+	dirs := map[string]bool{}
+	for i, p := range l.Persist {
+		k, err := plan.ParsePersistent(p)
+		if err == nil && dirs[k.Dir] {
+			err = fmt.Errorf("%s is given twice", k.Dir)
+		}
+		if err != nil {
+			e.add(fmt.Sprintf("live.persist[%d]", i), "%s", err)
+		}
+		dirs[k.Dir] = true
+	}
+	if l.Root == "" {
+		return
+	}
+	if _, err := plan.ParseNFSRoot(l.Root); err != nil {
+		e.add("live.root", "%s", err)
+	}
+}
+
 func checkFiles(e *Invalid, files []plan.File) {
 	names := map[string]bool{}
 	for i, f := range files {

@@ -10,6 +10,7 @@ import (
 
 	"imgbuild/image/layout"
 	"imgbuild/profiles/strict"
+	"imgbuild/server/registry"
 )
 
 // decoder writes values into Go's types by their JSON names, and says with its line what does not fit.
@@ -49,11 +50,17 @@ func (d *decoder) cell(v *value, t reflect.Type, name string) *value {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
+	alone := func(key string) *value { // what a field with more than text is where a table has only a word
+		word := &value{line: v.line, kind: text, text: strings.TrimSpace(v.text)}
+		return &value{line: v.line, kind: object, members: []member{{key, v.line, word}}}
+	}
+	written := strings.HasPrefix(strings.TrimSpace(v.text), "{")
 	raw := t == reflect.TypeFor[json.RawMessage]()
 	switch {
-	case t == reflect.TypeFor[layout.Layout]() && !strings.HasPrefix(strings.TrimSpace(v.text), "{"): // a preset's name is a layout
-		preset := &value{line: v.line, kind: text, text: strings.TrimSpace(v.text)}
-		return &value{line: v.line, kind: object, members: []member{{"preset", v.line, preset}}}
+	case t == reflect.TypeFor[layout.Layout]() && !written:
+		return alone("preset")
+	case t == reflect.TypeFor[registry.Live]() && !written:
+		return alone("image")
 	case raw, t.Kind() == reflect.Struct && !isText(t), t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && !isText(t.Elem()):
 		parsed, err := parseJSON([]byte(v.text), d.line)
 		if err != nil {

@@ -16,7 +16,7 @@ const passwordField = "oob.password"
 
 // serverFields are the server's: what a file says of them is passed over.
 func serverFields() []string {
-	return []string{"state", "inventory", "booted", "created", "updated", "revision", "oob.password_set"}
+	return []string{"state", "inventory", "booted", "live_boot", "created", "updated", "revision", "oob.password_set"}
 }
 
 // Fields are the fields that a file may have, as its columns, in the order of an export.

@@ -31,6 +31,7 @@ func full() registry.Host {
 			}}},
 		},
 		CheckNetwork: &yes,
+		Live:         &registry.Live{Image: "web", LiveOptions: plan.LiveOptions{Size: "25%", Persist: []string{"/var=VAR", "/home=HOME"}, Root: "nfs:10.0.0.1:/srv/web"}},
 		Users:        []plan.User{{Name: "ops", Password: "$6$abc$def", SSHKeys: []string{"ssh-ed25519 AAAA ada@example"}, UID: 1000}},
 		Files:        []plan.File{{Path: "/etc/motd", Content: "hello\n  world: #1\n\n", Mode: "0644"}},
 		Metadata:     json.RawMessage(`{"list":[1,2.5,"3"],"role":"web","spare":true,"zip":"0123"}`),
@@ -41,7 +42,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	server := full()
 	server.State, server.Revision, server.Created = registry.Installed, 7, time.Now()
 	server.OOB.PasswordSet = true
-	hosts := []registry.Host{server, {SN: "#odd \"one\"", Hostname: "x", Owner: "- a: b", Rack: "0x1F", Position: "1e3"}, {SN: "true", Owner: "null"}}
+	hosts := []registry.Host{server, {SN: "#odd \"one\"", Hostname: "x", Owner: "- a: b", Rack: "0x1F", Position: "1e3"}, {SN: "true", Owner: "null", Live: &registry.Live{Image: "web/1"}}}
 	for _, f := range Formats() {
 		var b bytes.Buffer
 		if err := Write(&b, Format(f), hosts); err != nil {

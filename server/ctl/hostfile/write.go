@@ -38,7 +38,7 @@ func Write(w io.Writer, f Format, hosts []registry.Host) error {
 
 // Own returns a host without the server's fields.
 func Own(h registry.Host) registry.Host {
-	h.State, h.Inventory, h.Booted, h.Created, h.Updated, h.Revision = "", nil, nil, time.Time{}, time.Time{}, 0
+	h.State, h.Inventory, h.Booted, h.LiveBoot, h.Created, h.Updated, h.Revision = "", nil, nil, nil, time.Time{}, time.Time{}, 0
 	if h.OOB != nil {
 		o := *h.OOB
 		o.PasswordSet = false
@@ -146,6 +146,9 @@ func cellText(v reflect.Value) (string, error) {
 			words[i] = fmt.Sprint(v.Index(i).Interface())
 		}
 		return strings.Join(words, " "), nil
+	}
+	if l, ok := v.Interface().(registry.Live); ok && reflect.DeepEqual(l, registry.Live{Image: l.Image}) {
+		return l.Image, nil
 	}
 	if l, ok := v.Interface().(layout.Layout); ok && reflect.DeepEqual(l, layout.Layout{Preset: l.Preset}) {
 		return string(l.Preset), nil

@@ -122,6 +122,12 @@ func (p *play) put(m *machine) {
 	case 2:
 		h.MACs, h.UUID = []string{m.mac}, m.uuid
 	}
+	switch p.r.IntN(4) {
+	case 0:
+		h.Live = &registry.Live{Image: "web"}
+	case 1:
+		h.Live = &registry.Live{Image: "web/1.0"}
+	}
 	_, created, err := p.w.PutHost(p.ctx, h, "alice", 0)
 	result := p.class(err)
 	if result == "ok" {

@@ -26,6 +26,9 @@ type Memory struct {
 	offers map[string]offer
 	tokens map[string]*order
 	turn   int
+	boots  map[string]*liveBoot // by digest
+	runs   map[string]*liveBoot // by serial number: what the host does now
+	lives  map[string]*liveBoot // by token
 }
 
 type order struct {
@@ -37,14 +40,20 @@ type order struct {
 }
 
 type offer struct {
-	sn, order string
-	at        time.Time
+	registry.Offer
+	at time.Time
+}
+
+type liveBoot struct {
+	registry.LiveBoot
+	seq int64
 }
 
 // NewMemory returns an empty registry.
 func NewMemory(clock func() time.Time) *Memory {
 	return &Memory{clock: clock, hosts: map[string]*registry.Host{}, orders: map[string]*order{}, newest: map[string]*order{}, last: map[string]*order{},
-		live: map[string]*order{}, offers: map[string]offer{}, tokens: map[string]*order{}}
+		live: map[string]*order{}, offers: map[string]offer{}, tokens: map[string]*order{},
+		boots: map[string]*liveBoot{}, runs: map[string]*liveBoot{}, lives: map[string]*liveBoot{}}
 }
 
 // Host is registry.Store's, as all methods are.
@@ -87,6 +96,7 @@ func (m *Memory) DeleteHost(_ context.Context, sn, _ string) error {
 		return registry.ErrConflict
 	}
 	delete(m.hosts, sn)
+	delete(m.runs, sn)
 	for _, o := range m.orders {
 		o.gone = o.gone || o.SN == sn
 	}
@@ -219,21 +229,21 @@ func (m *Memory) Offer(_ context.Context, sn, order, digest string, now time.Tim
 	if _, ok := m.offers[digest]; ok {
 		return registry.ErrConflict
 	}
-	m.offers[digest] = offer{sn, order, now}
+	m.offers[digest] = offer{registry.Offer{SN: sn, Order: order}, now}
 	return nil
 }
 
 // Offered says to whom a nonce was given.
-func (m *Memory) Offered(_ context.Context, digest string, now time.Time) (sn, order string, ok bool, err error) {
+func (m *Memory) Offered(_ context.Context, digest string, now time.Time) (*registry.Offer, error) {
 	for _, o := range m.live {
 		if o.State == registry.OrderConsumed && o.Boot == digest {
-			return o.SN, o.ID, true, nil
+			return &registry.Offer{SN: o.SN, Order: o.ID}, nil
 		}
 	}
 	if f, ok := m.offers[digest]; ok && f.at.After(now.Add(-registry.OfferLife)) {
-		return f.sn, f.order, true, nil
+		return &f.Offer, nil
 	}
-	return "", "", false, nil
+	return nil, nil
 }
 
 // Consume gives an order to its first boot.
@@ -246,7 +256,7 @@ func (m *Memory) Consume(_ context.Context, id, digest string, now time.Time) (*
 	switch {
 	case o.State == registry.OrderConsumed && o.Boot == digest && !m.Trusting:
 	case !m.Trusting && (o.State != registry.OrderOpen || !now.Before(o.Expires) ||
-		!offered || f.sn != o.SN || f.order != id || !f.at.After(now.Add(-registry.OfferLife)) ||
+		!offered || f.SN != o.SN || f.Order != id || !f.at.After(now.Add(-registry.OfferLife)) ||
 		m.hosts[o.SN].Protect && o.Names < 2 && !o.Preview):
 		return nil, registry.ErrConflict
 	default:
@@ -289,6 +299,7 @@ func (m *Memory) StartOrder(_ context.Context, id, token string, limits registry
 			return ahead + 1, nil
 		}
 		o.Started = now
+		delete(m.runs, o.SN)
 		m.state(o.SN, registry.Installing)
 	}
 	m.tokens[token] = o
@@ -380,6 +391,7 @@ func (m *Memory) MarkBooted(_ context.Context, id string, _ plan.Booted, now tim
 	case o.Live() || o.Lost:
 		m.end(o, registry.OrderDone, registry.Installed, now)
 	}
+	delete(m.runs, o.SN)
 	m.state(o.SN, registry.Installed)
 	return nil
 }

@@ -31,7 +31,11 @@ type World interface {
 	CancelOrder(ctx context.Context, id, by, reason string) error
 	ExpireOrders(ctx context.Context, now time.Time) ([]registry.Order, error)
 	Offer(ctx context.Context, sn, order, digest string, now time.Time) error
-	Offered(ctx context.Context, digest string, now time.Time) (sn, order string, ok bool, err error)
+	OfferLive(ctx context.Context, sn, image, digest string, now time.Time) error
+	Offered(ctx context.Context, digest string, now time.Time) (*registry.Offer, error)
+	StartLive(ctx context.Context, b registry.LiveBoot, tokenDigest string, now time.Time) (time.Duration, error)
+	LiveByToken(ctx context.Context, digest string) (*registry.LiveBoot, error)
+	ReportLive(ctx context.Context, id string, events []plan.Event, now time.Time) (int64, error)
 	Consume(ctx context.Context, order, digest string, now time.Time) (*registry.Order, error)
 	StartOrder(ctx context.Context, id, tokenDigest string, limits registry.SlotLimits, now time.Time) (int, error)
 	Report(ctx context.Context, order string, events []plan.Event, now time.Time) (int64, error)
@@ -56,7 +60,8 @@ type Stats map[string]int
 type machine struct {
 	serial, mac, uuid string
 	digests           []string // of all boots so far; the last is this one's
-	tokens            []string // that it was given
+	tokens            []string // that it was given for installations and previews
+	lives             []string // that it was given for live boots
 	order             int      // that it installs by; 0 for none
 	seq               int64
 }
@@ -100,6 +105,7 @@ type play struct {
 	book     []*entry                 // by ordinal, from 1
 	ordinal  map[string]int           // by ID
 	hosts    map[string]registry.Host // that people wrote down
+	started  map[string]string        // by digest: the serial number and the release of boots that were started to run it
 	slots    int
 	counter  int
 	stats    Stats
@@ -109,7 +115,7 @@ type play struct {
 // Play makes random steps. The error is the first broken rule, or an error of the world itself.
 func Play(ctx context.Context, w World, clock *Clock, g Game) (Stats, error) {
 	p := &play{Game: g, ctx: ctx, w: w, clock: clock, r: rand.New(rand.NewPCG(g.Seed, 0)), book: []*entry{nil}, ordinal: map[string]int{},
-		hosts: map[string]registry.Host{}, slots: 1 + int(g.Seed%2), stats: Stats{}}
+		hosts: map[string]registry.Host{}, started: map[string]string{}, slots: 1 + int(g.Seed%2), stats: Stats{}}
 	if p.gate = g.Decide == nil; p.gate {
 		p.Decide = gate.Decide
 	}
@@ -160,8 +166,10 @@ func (p *play) step() {
 	case n < 79:
 		other := p.machines[p.r.IntN(len(p.machines))]
 		p.claim(m, other.digest(len(other.digests)-1)) // another machine's nonce
-	case n < 94:
+	case n < 92:
 		p.report(m)
+	case n < 94:
+		p.reportLive(m)
 	default:
 		p.booted(m)
 	}
@@ -210,7 +218,7 @@ func (p *play) host(sn string) *registry.Host {
 	return h
 }
 
-func (p *play) live(sn string) *registry.Order {
+func (p *play) due(sn string) *registry.Order {
 	o, err := p.w.LiveOrder(p.ctx, sn)
 	p.class(err)
 	return o
@@ -225,7 +233,7 @@ func (m *machine) observe() gate.Observation {
 func (p *play) boot(m *machine) {
 	p.counter++
 	digest := fmt.Sprintf("boot-%d", p.counter)
-	h, o := p.host(m.serial), p.live(m.serial)
+	h, o := p.host(m.serial), p.due(m.serial)
 	v := p.Decide(p.clock.now, gate.Policy{InspectUnknown: p.r.IntN(2) == 0}, h, o, m.observe())
 	m.order, m.seq = 0, 0
 	p.stats["script: "+string(v.Action)]++
@@ -235,6 +243,15 @@ func (p *play) boot(m *machine) {
 		return
 	}
 	m.digests = append(m.digests, digest)
+	if v.Action == plan.Live {
+		image := h.Live.Image
+		if image == "web" {
+			image = "web/2.0" // its newest version
+		}
+		p.started[digest] = m.serial + " " + image
+		p.line("boot %s: %s, %s", m.serial, v.Action, p.class(p.w.OfferLive(p.ctx, m.serial, image, digest, p.clock.now)))
+		return
+	}
 	id := ""
 	if v.Action == plan.Install || v.Action == plan.Preview {
 		id = o.ID
@@ -246,18 +263,24 @@ func (p *play) boot(m *machine) {
 // claim is the installer asking for its plan, by the same steps as the server's.
 func (p *play) claim(m *machine, digest string) {
 	now := p.clock.now
-	sn, id, ok, err := p.w.Offered(p.ctx, digest, now)
-	if p.class(err) != "ok" || !ok {
+	offer, err := p.w.Offered(p.ctx, digest, now)
+	if p.class(err) != "ok" || offer == nil {
 		p.line("claim %s: nonce not known", m.serial)
 		return
 	}
-	h, o := p.host(m.serial), p.live(m.serial)
+	h, o := p.host(m.serial), p.due(m.serial)
 	seen := m.observe()
 	seen.Claim, seen.Boot = true, digest
-	seen.Offered = sn == m.serial && o != nil && id == o.ID
+	if offer.SN == m.serial {
+		seen.Offered, seen.Live = o != nil && offer.Order == o.ID, offer.Live
+	}
 	v := p.Decide(now, gate.Policy{InspectUnknown: true}, h, o, seen)
 	shown := p.hosts[m.serial].Revision // what was written down when it was compared
 	p.stats["claim: "+string(v.Action)]++
+	if v.Action == plan.Live {
+		p.live(m, digest, seen.Live, shown)
+		return
+	}
 	if v.Action != plan.Install && v.Action != plan.Preview {
 		how := ""
 		if v.Action == plan.Inspect && h == nil {
