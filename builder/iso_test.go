@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -61,16 +62,15 @@ func TestThePreflightAsksForWhatWritesTheMedium(t *testing.T) {
 		change func(*profiles.Profile)
 		want   string
 	}{
-		"an image for both firmwares":          {func(*profiles.Profile) {}, "xorriso mkfs.vfat mcopy"},
-		"one for UEFI, which has no BIOS GRUB": {func(p *profiles.Profile) { p.Layout.Firmware = "uefi" }, "xorriso mkfs.vfat mcopy grub2-mkimage"},
+		"an image for both firmwares": {func(*profiles.Profile) {}, "xorriso mkfs.vfat mcopy"},
+		"one for UEFI":                {func(p *profiles.Profile) { p.Layout.Firmware = "uefi" }, "xorriso mkfs.vfat mcopy"},
 		"one for BIOS with extlinux": {
-			func(p *profiles.Profile) { p.Layout.Firmware, p.Layout.BIOSLoader = "bios", "extlinux" }, "xorriso grub2-mkimage",
+			func(p *profiles.Profile) { p.Layout.Firmware, p.Layout.BIOSLoader = "bios", "extlinux" }, "xorriso",
 		},
 		"one for arm": {func(p *profiles.Profile) { p.Arch, p.Layout.Firmware = "aarch64", "uefi" }, "xorriso mkfs.vfat mcopy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := shipped(t, "centos-stream-9")
-			p.Packages.Install = slices.DeleteFunc(slices.Clone(p.Packages.Install), func(s string) bool { return strings.HasPrefix(s, "grub2-pc") })
 			c.change(p)
 			if got := missing(p); got != c.want {
 				t.Errorf("it asks for %s", got)
@@ -84,17 +84,36 @@ func TestThePreflightAsksForWhatWritesTheMedium(t *testing.T) {
 	}
 }
 
-func TestEitherNameOfAProgramWillDo(t *testing.T) {
-	for _, there := range mkimages() {
-		h := host{find: func(n string) (string, error) {
-			if n == there {
-				return "/usr/bin/" + n, nil
+func TestThePreflightAsksForGRUBWhereTheImageHasNone(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*profiles.Profile)
+		want   bool
+	}{
+		"an image for both firmwares": {func(*profiles.Profile) {}, false},
+		"one for UEFI":                {func(p *profiles.Profile) { p.Layout.Firmware = "uefi" }, true},
+		"one for BIOS with extlinux":  {func(p *profiles.Profile) { p.Layout.Firmware, p.Layout.BIOSLoader = "bios", "extlinux" }, true},
+		"one for UEFI that has it anyway": {func(p *profiles.Profile) {
+			p.Layout.Firmware, p.Packages.Install = "uefi", append(p.Packages.Install, "grub2-pc-modules")
+		}, false},
+		"one without a medium": {func(p *profiles.Profile) { p.Layout.Firmware, *p.ISO = "uefi", false }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := shipped(t, "centos-stream-9")
+			p.Packages.Install = slices.DeleteFunc(slices.Clone(p.Packages.Install), func(s string) bool { return strings.HasPrefix(s, "grub2-pc") })
+			c.change(p)
+			h := host{
+				uid: func() int { return 0 }, goarch: "amd64", find: func(n string) (string, error) { return "/usr/bin/" + n, nil },
+				version: func(context.Context, []string) (string, error) { return "4.18.1", nil }, free: func(string) (int64, error) { return 100 << 30, nil },
+				mkimage: func() (string, error) { return "", errors.New("there is no GRUB") },
 			}
-			return "", errors.New("no")
-		}}
-		if err := h.tool(t.Context(), need{name: mkimages()[0], other: mkimages()[1]}); err != nil {
-			t.Error(err)
-		}
+			err := h.check(t.Context(), planned(t, p, func(o *Options) {
+				o.Installer = func(string, bool) ([]byte, error) { return nil, nil }
+				o.KeyFile = filepath.Join(t.TempDir(), "none")
+			}), false)
+			if asked := err != nil && strings.Contains(err.Error(), "there is no GRUB"); asked != c.want {
+				t.Errorf("it says %v", err)
+			}
+		})
 	}
 }
 

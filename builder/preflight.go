@@ -33,12 +33,13 @@ type host struct {
 	free func(path string) (int64, error)
 	// repository asks a repository for its metadata.
 	repository func(ctx context.Context, r profiles.Repository, expand func(string) string) error
+	// mkimage says where the program is that makes GRUB's core.
+	mkimage func() (string, error)
 }
 
 // need is a program that a build needs.
 type need struct {
 	name       string
-	other      string   // another name of it, or empty
 	ask        []string // arguments that make it print its version
 	least      string
 	debian, el string // packages that have it
@@ -47,19 +48,19 @@ type need struct {
 
 func needs(p *profiles.Profile) []need {
 	out := []need{
-		{"dnf", "", []string{"--version"}, "4.7", "dnf", "dnf", "installs packages"},
-		{"rpm", "", []string{"--version"}, "4.14", "rpm", "rpm", "reads packages"},
-		{"mksquashfs", "", []string{"-version"}, "4.4", "squashfs-tools", "squashfs-tools", "packs the root file system"},
-		{"cp", "", nil, "", "coreutils", "coreutils", "copies trees where there are no overlays"},
+		{"dnf", []string{"--version"}, "4.7", "dnf", "dnf", "installs packages"},
+		{"rpm", []string{"--version"}, "4.14", "rpm", "rpm", "reads packages"},
+		{"mksquashfs", []string{"-version"}, "4.4", "squashfs-tools", "squashfs-tools", "packs the root file system"},
+		{"cp", nil, "", "coreutils", "coreutils", "copies trees where there are no overlays"},
 	}
 	switch initramfs.HostProgram(compression(p), p.Pack.Level == "release") {
 	case "xz":
-		out = append(out, need{"xz", "", nil, "", "xz-utils", "xz", "packs the initramfs"})
+		out = append(out, need{"xz", nil, "", "xz-utils", "xz", "packs the initramfs"})
 	case "zstd":
-		out = append(out, need{"zstd", "", nil, "", "zstd", "zstd", "packs the initramfs of a release"})
+		out = append(out, need{"zstd", nil, "", "zstd", "zstd", "packs the initramfs of a release"})
 	}
 	if slices.Contains(needsOf(p).tools, toolExtlinux) && p.Distro.Major >= 10 {
-		out = append(out, need{"extlinux", "", nil, "", "extlinux", "syslinux-extlinux", "starts BIOS machines, and EL10 has none of its own"})
+		out = append(out, need{"extlinux", nil, "", "extlinux", "syslinux-extlinux", "starts BIOS machines, and EL10 has none of its own"})
 	}
 	if withISO(p) {
 		out = append(out, isoNeeds(p)...)
@@ -95,7 +96,7 @@ func (b *build) preflight(ctx context.Context) (outcome, error) {
 	}
 	transport := newTransport(b.o.Env)
 	h := host{
-		uid: os.Geteuid, goarch: runtime.GOARCH, find: tool.Find, version: askVersion, free: freeSpace, repository: transport.check,
+		uid: os.Geteuid, goarch: runtime.GOARCH, find: tool.Find, version: askVersion, free: freeSpace, repository: transport.check, mkimage: hostMkimage,
 	}
 	if err := h.check(ctx, b.Plan, !kept); err != nil {
 		return outcome{}, err
@@ -133,6 +134,10 @@ func (h host) check(ctx context.Context, p *Plan, repositories bool) error {
 	if repositories {
 		cache, what = spaceForTree, "packages and an image"
 	}
+	if hostGRUB(pr) {
+		_, err := h.mkimage()
+		add(err)
+	}
 	add(h.space(p.options.Cache, cache, what))
 	out := int64(spaceForOut)
 	if withISO(pr) {
@@ -167,9 +172,6 @@ func (h host) architecture(arch string) error {
 func (h host) tool(ctx context.Context, n need) error {
 	install := fmt.Sprintf("install the package %s (Debian) or %s (EL)", n.debian, n.el)
 	path, err := h.find(n.name)
-	if err != nil && n.other != "" {
-		path, err = h.find(n.other)
-	}
 	if err != nil {
 		return fmt.Errorf("the program %s, which %s, is missing: %s", n.name, n.why, install)
 	}

@@ -2,7 +2,6 @@ package builder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -20,33 +19,40 @@ import (
 // withISO says whether the release gets a live.iso.
 func withISO(p *profiles.Profile) bool { return p.ISO != nil && *p.ISO }
 
-// isoNeeds are the programs that write it.
+// isoNeeds are the programs of the host that write it.
 func isoNeeds(p *profiles.Profile) []need {
-	out := []need{{"xorriso", "", []string{"-version"}, "1.5.0", "xorriso", "xorriso", "writes " + image.ISOFile}}
-	n := needsOf(p)
-	if slices.ContainsFunc(n.packages, func(s string) bool { return strings.HasPrefix(s, "grub2-efi-") }) {
+	out := []need{{"xorriso", []string{"-version"}, "1.5.0", "xorriso", "xorriso", "writes " + image.ISOFile}}
+	if slices.ContainsFunc(needsOf(p).packages, func(s string) bool { return strings.HasPrefix(s, "grub2-efi-") }) {
 		out = append(out,
-			need{"mkfs.vfat", "", nil, "", "dosfstools", "dosfstools", "makes the EFI system partition of " + image.ISOFile},
-			need{"mcopy", "", nil, "", "mtools", "mtools", "writes the EFI system partition of " + image.ISOFile})
-	}
-	if p.Arch == "x86_64" && !slices.Contains(n.tools, toolGRUB) && !slices.Contains(p.Packages.Install, "grub2-pc-modules") {
-		out = append(out, need{mkimages()[0], mkimages()[1], nil, "", "grub-common, with grub-pc-bin,", "grub2-tools, with grub2-pc-modules,", "starts BIOS machines from " + image.ISOFile + " where the image has no GRUB for BIOS"})
+			need{"mkfs.vfat", nil, "", "dosfstools", "dosfstools", "makes the EFI system partition of " + image.ISOFile},
+			need{"mcopy", nil, "", "mtools", "mtools", "fills the EFI system partition of " + image.ISOFile})
 	}
 	return out
+}
+
+// hostGRUB says whether the medium takes the host's GRUB for BIOS, because nothing puts one into the image.
+func hostGRUB(p *profiles.Profile) bool {
+	return withISO(p) && p.Arch == "x86_64" && !slices.Contains(needsOf(p).tools, toolGRUB) && !slices.Contains(p.Packages.Install, "grub2-pc-modules")
 }
 
 // isoStamps tell the versions of the host's programs that write it.
 func isoStamps(p *profiles.Profile) []string {
-	var out []string
+	var names, out []string
 	if withISO(p) {
 		for _, n := range isoNeeds(p) {
-			out = append(out, toolStamp(n.name))
+			names = append(names, n.name)
 		}
+	}
+	if hostGRUB(p) {
+		names = append(names, mkimages()...)
+	}
+	for _, n := range names {
+		out = append(out, toolStamp(n))
 	}
 	return out
 }
 
-// isoLines are what the medium starts from, as far as the plan knows.
+// isoLines are what decides the medium besides the release.
 func isoLines(p *profiles.Profile) []string {
 	return []string{"volume label " + iso.Label(p.Name, p.Version)}
 }
@@ -61,16 +67,20 @@ func (b *build) iso(ctx context.Context) (outcome, error) {
 	if m.BIOS, err = b.isoBIOS(ctx); err != nil {
 		return outcome{}, err
 	}
+	var size int64
+	for _, f := range b.files {
+		size += f.Size
+	}
 	out := filepath.Join(b.staging, image.ISOFile)
 	err = m.Write(ctx, b.runner, b.work, out, func(percent int) {
-		b.o.Report.Step(progress.Step{Text: "percent of the medium written", Done: int64(percent), Total: 100})
+		b.o.Report.Step(progress.Step{Text: "written", Done: size / 100 * int64(percent), Total: size, Bytes: true})
 	})
 	if err != nil {
 		return outcome{}, err
 	}
 	st, err := os.Stat(out)
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, fmt.Errorf("measure the medium: %w", err)
 	}
 	b.isoSize = st.Size()
 	starts := "BIOS and UEFI"
@@ -109,7 +119,7 @@ func (b *build) isoUEFI() (*iso.UEFI, error) {
 	return &u, nil
 }
 
-// biosGRUB is the image's directory of GRUB's modules for BIOS, and hostGRUB are those of build hosts.
+// biosGRUB is the directory of GRUB's modules for BIOS, in images and on build hosts; mediumMBR is in it.
 const (
 	biosGRUB  = "/usr/lib/grub/i386-pc"
 	mediumMBR = "boot_hybrid.img"
@@ -153,20 +163,17 @@ func (b *build) isoBIOS(ctx context.Context) (*iso.BIOS, error) {
 // mkimages are the names that build hosts have for the program that makes GRUB's core.
 func mkimages() []string { return []string{"grub2-mkimage", "grub-mkimage"} }
 
-// hostMkimage is the build host's.
+// hostMkimage is the build host's, with the modules that it needs.
 func hostMkimage() (string, error) {
-	var errs []error
-	if _, err := os.Stat(path.Join(biosGRUB, mediumMBR)); err != nil {
-		errs = append(errs, err)
-	}
-	for _, name := range mkimages() {
-		found, err := tool.Find(name)
-		if err == nil && len(errs) == 0 {
-			return found, nil
-		}
-		if err != nil {
-			errs = append(errs, err)
+	var missing error
+	if _, missing = os.Stat(path.Join(biosGRUB, mediumMBR)); missing == nil {
+		for _, name := range mkimages() {
+			found, err := tool.Find(name)
+			if err == nil {
+				return found, nil
+			}
+			missing = err
 		}
 	}
-	return "", fmt.Errorf("neither image nor host has it: %w; put grub2-pc-modules and grub2-tools into the image, install grub-common and grub-pc-bin (Debian) or grub2-tools and grub2-pc-modules (EL) on this host, or set iso to false", errors.Join(errs...))
+	return "", fmt.Errorf("find GRUB for BIOS, which starts %s: neither image nor host has it: %w; put grub2-pc-modules and grub2-tools into the image, install grub-common and grub-pc-bin (Debian) or grub2-tools and grub2-pc-modules (EL) on this host, or set iso to false", image.ISOFile, missing)
 }
