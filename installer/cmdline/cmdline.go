@@ -74,6 +74,8 @@ type Args struct {
 	Medium string
 	// Live says how ModeLive runs the image; with a server it is the plan's to say.
 	Live plan.LiveOptions
+	// Interactive is true when a person at a console is to say what is installed, and where.
+	Interactive bool
 	// Disks are serial numbers, WWNs or paths below /dev, in the order of the layout's disks; without them the layout's hints
 	// choose, or the only eligible disk is taken.
 	Disks []string
@@ -104,10 +106,13 @@ type Args struct {
 	Warnings []string
 }
 
+// interactive is the only argument without a value.
+const interactive = "interactive"
+
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
 	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror", "proxy",
-		"medium", "live.size", "live.persist", "live.root"}
+		"medium", interactive, "live.size", "live.persist", "live.root"}
 }
 
 // several are the arguments that may be given more than once with different values.
@@ -115,7 +120,7 @@ func several() []string { return []string{"disk", "wipe", "unseal", "mirror", "l
 
 // ordered are the arguments that are a server's to say where there is one.
 func ordered() []string {
-	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror", "live.size", "live.persist", "live.root"}
+	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror", interactive, "live.size", "live.persist", "live.root"}
 }
 
 // Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
@@ -165,6 +170,8 @@ func (p *parser) agree() {
 		p.bad("%sserverkey= and %sboot= belong to a server: add %sserver=URL", Prefix, Prefix, Prefix)
 	case a.Mode == ModeCheck && a.Medium == "":
 		p.bad("%smode=check checks a medium: add %smedium=LABEL", Prefix, Prefix)
+	case a.Interactive && a.Mode != ModeInstall && a.Mode != "":
+		p.bad("%sinteractive asks what to install: it belongs to %smode=install", Prefix, Prefix)
 	case a.Mode != ModeLive && (given("live.size") || given("live.persist") || given("live.root")):
 		p.bad("%slive.size=, %slive.persist= and %slive.root= are for %smode=live: add that, or leave them out", Prefix, Prefix, Prefix, Prefix)
 	case a.Mode == ModeInspect:
@@ -289,6 +296,10 @@ func (p *parser) param(param Param) {
 		} else {
 			p.warn("argument %s is unknown to this installer; it knows %s", param.Key, Prefix+strings.Join(keys(), ", "+Prefix))
 		}
+		return
+	}
+	if key == interactive {
+		p.args.Interactive, p.seen[key] = true, []string{param.Value}
 		return
 	}
 	if param.Value == "" {

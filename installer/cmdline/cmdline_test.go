@@ -71,6 +71,17 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 	}
 }
 
+func TestAPersonIsAsked(t *testing.T) {
+	for _, line := range []string{"imgbuild.medium=X imgbuild.interactive", manifest + "imgbuild.interactive imgbuild.mode=install", manifest + "imgbuild.interactive=yes"} {
+		if a, err := Parse(line); err != nil || !a.Interactive || a.Mode != ModeInstall {
+			t.Errorf("%s: %+v, %v", line, a, err)
+		}
+	}
+	if _, err := Parse(manifest + "imgbuild.interactive imgbuild.mode=live"); err == nil || !strings.Contains(err.Error(), "belongs to imgbuild.mode=install") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestALiveSystemIsAskedFor(t *testing.T) {
 	a, err := Parse(manifest + "imgbuild.mode=live live.size=25% imgbuild.live.persist=/var=V live.persist=/home=H live.root=nfs:10.0.0.1:/srv")
 	want := plan.LiveOptions{Size: "25%", Persist: []string{"/var=V", "/home=H"}, Root: "nfs:10.0.0.1:/srv"}

@@ -121,6 +121,9 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	if args.Mode == cmdline.ModeLive {
 		return w.live(ctx, installer.Config{Args: args})
 	}
+	if args.Interactive {
+		return w.interactive(ctx, installer.Config{Args: args})
+	}
 	res, err := w.install(ctx, installer.Config{Args: args})
 	if err != nil {
 		return Outcome{}, err
