@@ -64,10 +64,15 @@ type filter struct {
 }
 
 func (f *filter) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.q.Image, "image", "", "only hosts with this image, by name or name/version")
+	f.choose(c)
+}
+
+// choose are the flags whose names say the same everywhere.
+func (f *filter) choose(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.states, "state", nil, "only hosts in this state: new, known, ordered, installing, installed, failed, lost; several may be given")
 	c.Flags().StringVar(&f.q.Rack, "rack", "", "only hosts of this rack")
 	c.Flags().StringVar(&f.q.Owner, "owner", "", "only hosts of this owner")
-	c.Flags().StringVar(&f.q.Image, "image", "", "only hosts with this image, by name or name/version")
 	c.Flags().StringVar(&f.q.Match, "match", "", "only hosts that have this in their serial number, name, address, MAC, model, owner or position")
 	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp))
 }

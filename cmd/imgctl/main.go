@@ -94,7 +94,7 @@ Exit codes: 0 all done, 1 failed, 2 the command or a file is wrong and nothing w
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())}
 	})
-	root.AddCommand(a.hosts(), a.order(), a.plan(), a.watch(), a.logs(), a.approve(), a.images(), a.queue(), a.swarm(), a.rates(), a.token())
+	root.AddCommand(a.hosts(), a.order(), a.plan(), a.live(), a.watch(), a.logs(), a.approve(), a.images(), a.queue(), a.swarm(), a.rates(), a.token())
 	return root
 }
 

@@ -25,6 +25,10 @@ func (t *Tool) List(ctx context.Context, q client.HostQuery) error {
 	}
 	var rows [][]string
 	header := []string{"SN", "HOST", "ADDRESS", "STATE", "IMAGE", "RACK", "POSITION", "OWNER", "PROTECT"}
+	live := slices.ContainsFunc(hosts, func(h registry.Host) bool { return h.Live != nil || h.LiveBoot != nil })
+	if live {
+		header = append(header, "LIVE")
+	}
 	transfers := t.transfers(ctx, hosts)
 	if len(transfers) > 0 {
 		header = append(header, "TRANSFER")
@@ -34,10 +38,14 @@ func (t *Tool) List(ctx context.Context, q client.HostQuery) error {
 		if h.Protect {
 			protect = "protected"
 		}
-		rows = append(rows, []string{h.SN, h.Hostname, address(h), string(h.State), h.Image, h.Rack, h.Position, h.Owner, protect})
-		if len(transfers) > 0 {
-			rows[len(rows)-1] = append(rows[len(rows)-1], transfers[h.SN])
+		row := []string{h.SN, h.Hostname, address(h), string(h.State), h.Image, h.Rack, h.Position, h.Owner, protect}
+		if live {
+			row = append(row, liveText(h, t.Now().In(t.Zone)))
 		}
+		if len(transfers) > 0 {
+			row = append(row, transfers[h.SN])
+		}
+		rows = append(rows, row)
 	}
 	return t.print(orEmpty(hosts), header, rows, "no host is as was asked for")
 }
@@ -116,6 +124,9 @@ func (t *Tool) showHost(h *registry.Host) error {
 	}
 	if h.OOB != nil && h.OOB.PasswordSet {
 		put("oob.password", "(set)")
+	}
+	if h.LiveBoot != nil {
+		put("live boot", liveText(*h, t.Now().In(t.Zone)))
 	}
 	put("revision", strconv.FormatInt(h.Revision, 10))
 	put("created", show.Ago(h.Created, t.Now().In(t.Zone)))

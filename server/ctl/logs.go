@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"imgbuild/server/client"
 	"imgbuild/server/ctl/diary"
@@ -18,7 +19,7 @@ type LogOptions struct {
 	Follow bool   // and go on, until the person has had enough
 }
 
-// Logs prints what happened to a host, from the order to the first boot.
+// Logs prints what happened to a host, from the order to the first boot, or since it last booted from memory.
 func (t *Tool) Logs(ctx context.Context, sn string, o LogOptions) error {
 	q := client.EventQuery{SN: sn, Order: o.Order}
 	if !o.All && o.Order == "" {
@@ -29,9 +30,11 @@ func (t *Tool) Logs(ctx context.Context, sn string, o LogOptions) error {
 		if installs := slices.DeleteFunc(slices.Clone(orders), func(o registry.Order) bool { return o.Preview }); len(installs) > 0 {
 			orders = installs
 		}
-		if len(orders) > 0 {
-			q.Order = slices.MaxFunc(orders, func(a, b registry.Order) int { return a.Created.Compare(b.Created) }).ID
+		h, err := t.Client.Host(ctx, sn)
+		if err != nil && !client.NotFound(err) {
+			return fmt.Errorf("read the log of %s: %w", sn, err)
 		}
+		q.Order = lastOf(orders, h)
 	}
 	events, err := t.Client.Events(ctx, q)
 	if err != nil {
@@ -64,6 +67,19 @@ func (t *Tool) Logs(ctx context.Context, sn string, o LogOptions) error {
 		return d.Flush()
 	}
 	return fmt.Errorf("follow the log of %s: %w", sn, err)
+}
+
+// lastOf is the ID of what a host did last: an order, or a boot from memory that began after it was made.
+func lastOf(orders []registry.Order, h *registry.Host) string {
+	id, at := "", time.Time{}
+	if len(orders) > 0 {
+		last := slices.MaxFunc(orders, func(a, b registry.Order) int { return a.Created.Compare(b.Created) })
+		id, at = last.ID, last.Created
+	}
+	if h != nil && h.LiveBoot != nil && h.LiveBoot.Started.After(at) {
+		return h.LiveBoot.ID
+	}
+	return id
 }
 
 func lastID(events []registry.Event) int64 {

@@ -199,7 +199,7 @@ func transferText(m swarm.MachineView, total int64) string {
 // transfers are the cells of those hosts that install and transfer something just now. Without an answer to that a list is still
 // a list.
 func (t *Tool) transfers(ctx context.Context, hosts []registry.Host) map[string]string {
-	installs := func(h registry.Host) bool { return h.State == registry.Installing }
+	installs := func(h registry.Host) bool { return h.State == registry.Installing || starts(h) }
 	if t.Format != show.Table || !slices.ContainsFunc(hosts, installs) {
 		return nil
 	}

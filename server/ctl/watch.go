@@ -80,7 +80,7 @@ func (w *watcher) start(ctx context.Context, sns []string, rack string) error {
 	past := make([][]registry.Event, len(hosts))
 	for i, h := range hosts {
 		w.board.Host(h)
-		if h.State == registry.Ordered || h.State == registry.Installing {
+		if h.State == registry.Ordered || h.State == registry.Installing || starts(h) {
 			g.Go(func() (err error) {
 				past[i], err = w.t.Client.Events(gctx, client.EventQuery{SN: h.SN, Limit: history, Last: true})
 				return err
@@ -105,7 +105,7 @@ func (w *watcher) hosts(ctx context.Context, sns []string, rack string) ([]regis
 	if len(sns) == 0 {
 		q := client.HostQuery{Rack: rack}
 		if rack == "" {
-			q.States = []registry.State{registry.Ordered, registry.Installing}
+			return w.busy(ctx)
 		}
 		return w.t.Client.Hosts(ctx, q)
 	}
@@ -114,6 +114,21 @@ func (w *watcher) hosts(ctx context.Context, sns []string, rack string) ([]regis
 		err = failures(w.t, "hosts", out)
 	}
 	return values(good(out)), err
+}
+
+// busy are the hosts that install, are to, or start to run from memory.
+func (w *watcher) busy(ctx context.Context) ([]registry.Host, error) {
+	hosts, err := w.t.Client.Hosts(ctx, client.HostQuery{States: []registry.State{registry.Ordered, registry.Installing}})
+	if err != nil {
+		return nil, err
+	}
+	live, err := w.t.Client.Hosts(ctx, client.HostQuery{Live: []registry.LiveState{registry.LiveStarting}})
+	for _, h := range live {
+		if !slices.ContainsFunc(hosts, func(o registry.Host) bool { return o.SN == h.SN }) {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts, err
 }
 
 // run follows the events until ctx ends, the server refuses, or, with wait, all is over: then the error is nil.
@@ -174,9 +189,9 @@ func hand[T any](ctx context.Context, to chan<- T, v T) error {
 	}
 }
 
-// begins reports whether an event is of an installation, so that a host it is about is one that installs.
+// begins reports whether an event is of an installation or a boot from memory, so that a host it is about is one that installs.
 func begins(e registry.Event) bool {
-	return !e.Preview && (e.Machine != nil || slices.Contains([]string{"ordered", "claimed", "queued", "started", "found"}, e.Kind))
+	return !e.Preview && (e.Machine != nil || slices.Contains([]string{"ordered", "claimed", "queued", "started", "found", "live"}, e.Kind))
 }
 
 // event takes in one event; a host that is not known yet is asked for, once until it changes.

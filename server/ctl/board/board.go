@@ -23,6 +23,8 @@ type Row struct {
 	Hostname string
 	Rack     string
 	State    registry.State
+	// Live is how far a boot from memory is; empty while the host does something else.
+	Live registry.LiveState
 	// Phase is what it is doing, in a few words: "unpack", "waits, 3rd in the queue".
 	Phase    string
 	Step, Of int
@@ -73,8 +75,19 @@ func (b *Board) Host(h registry.Host) {
 		b.rows[h.SN] = r
 	}
 	r.Hostname, r.Rack, r.State = h.Hostname, h.Rack, h.State
+	r.boots(h)
 	if r.Phase == "" {
 		r.Phase = ordinary(h.State)
+	}
+}
+
+// boots takes in what the registry says of a host's last boot from memory.
+func (r *Row) boots(h registry.Host) {
+	if r.Live = ""; h.LiveBoot != nil && h.State != registry.Installing {
+		r.Live = h.LiveBoot.State
+	}
+	if r.Live == registry.LiveRunning && r.Phase == "" {
+		r.Phase = "runs " + h.LiveBoot.Image + " from memory"
 	}
 }
 
@@ -92,7 +105,7 @@ func (b *Board) wants(h registry.Host) bool {
 	case b.rack != "":
 		return h.Rack == b.rack
 	}
-	return h.State == registry.Ordered || h.State == registry.Installing || h.State == registry.Failed || h.State == registry.Lost
+	return h.State == registry.Ordered || h.State == registry.Installing || h.State == registry.Failed || h.State == registry.Lost || h.LiveBoot != nil && h.LiveBoot.State != registry.LiveRunning
 }
 
 // Watches reports whether events of a serial number are of interest; unknown is true if the host has to be asked for first.
@@ -134,6 +147,9 @@ func (b *Board) Apply(e registry.Event) (line string) {
 		if line = diary.Sentence(e); e.Kind == string(plan.KindProgress) || e.Kind == "decided" {
 			return ""
 		}
+	case e.Live:
+		r.Seen = e.Time
+		line = r.live(e)
 	case e.Machine != nil:
 		r.Seen = e.Time
 		line = r.machine(e)
@@ -166,6 +182,7 @@ func (r *Row) server(e registry.Event) string {
 	case "queued":
 		r.Phase = cmp.Or(e.Text, "waits for its turn")
 	case "started":
+		r.Live = ""
 		r.State, r.Phase, r.Began, r.Ended = registry.Installing, "starts", e.Time, false
 	case "lost":
 		r.State, r.Phase, r.Ended = registry.Lost, "lost: "+e.Text, true
@@ -196,10 +213,50 @@ func (r *Row) fail(why string) {
 
 // machine takes in what the machine says.
 func (r *Row) machine(e registry.Event) string {
-	m := e.Machine
+	r.Live = ""
 	if r.State == registry.Lost || r.State == registry.Ordered || r.State == "" {
 		r.State, r.Ended = registry.Installing, false // it is back
 	}
+	switch e.Machine.Kind {
+	case plan.KindFailed:
+		r.fail(e.Machine.Text)
+	case plan.KindDone:
+		r.Phase = "is installed; its system boots"
+		r.transfer("", 0, 0, 0)
+	default:
+		return r.works(e)
+	}
+	return diary.Sentence(e)
+}
+
+// live takes in what happens to a boot from memory.
+func (r *Row) live(e registry.Event) string {
+	switch m := e.Machine; {
+	case e.Kind == "live":
+		*r = Row{SN: r.SN, Hostname: r.Hostname, Rack: r.Rack, State: r.State, Live: registry.LiveStarting, Seen: e.Time, Began: e.Time, Phase: "starts"}
+	case e.Kind == "lost":
+		r.Live, r.Phase, r.Ended = registry.LiveLost, "lost: "+e.Text, true
+		r.transfer("", 0, 0, 0)
+	case e.Kind == "found":
+		r.Live, r.Phase, r.Ended = registry.LiveStarting, "is heard again", false
+	case e.Kind == "booted":
+		r.Live, r.Phase, r.Ended = registry.LiveRunning, e.Text, true
+	case m == nil:
+	case m.Kind == plan.KindFailed:
+		r.Live, r.Phase, r.Ended = registry.LiveFailed, "failed: "+m.Text, true
+		r.transfer("", 0, 0, 0)
+	case m.Kind == plan.KindDone:
+		r.Live, r.Phase, r.Ended, r.Of = registry.LiveRunning, cmp.Or(m.Text, "runs from memory"), true, 0
+		r.transfer("", 0, 0, 0)
+	default:
+		return r.works(e)
+	}
+	return diary.Sentence(e)
+}
+
+// works takes in how far a machine is.
+func (r *Row) works(e registry.Event) string {
+	m := e.Machine
 	switch m.Kind {
 	case plan.KindStep:
 		r.Step, r.Of, r.Phase = m.Step, m.Of, m.Text
@@ -225,11 +282,6 @@ func (r *Row) machine(e registry.Event) string {
 			line += ", from " + mix
 		}
 		return line
-	case plan.KindFailed:
-		r.fail(m.Text)
-	case plan.KindDone:
-		r.Phase = "is installed; its system boots"
-		r.transfer("", 0, 0, 0)
 	}
 	return diary.Sentence(e)
 }
@@ -252,7 +304,7 @@ func (b *Board) Over() (over bool, bad int) {
 		if !r.Ended {
 			return false, 0
 		}
-		if r.State != registry.Installed {
+		if r.Live == "" && r.State != registry.Installed || r.Live != "" && r.Live != registry.LiveRunning {
 			bad++
 		}
 	}
@@ -282,10 +334,14 @@ func (r Row) Cells(now time.Time) []string {
 	if r.Of > 0 && !r.Ended {
 		phase = fmt.Sprintf("%d/%d %s", r.Step, r.Of, phase)
 	}
-	if !r.Ended && r.State == registry.Installing && !r.Seen.IsZero() && now.Sub(r.Seen) > time.Minute {
+	if !r.Ended && (r.State == registry.Installing || r.Live == registry.LiveStarting) && !r.Seen.IsZero() && now.Sub(r.Seen) > time.Minute {
 		phase += fmt.Sprintf(" (nothing new for %s)", show.Duration(now.Sub(r.Seen)))
 	}
-	return []string{r.SN, r.Hostname, r.Rack, string(r.State), percent, rate, left, show.Mix(r.Mix), phase}
+	state := string(r.State)
+	if r.Live != "" {
+		state = "live"
+	}
+	return []string{r.SN, r.Hostname, r.Rack, state, percent, rate, left, show.Mix(r.Mix), phase}
 }
 
 // Settle corrects a host by what the registry says of it now, after its past has been applied. A host that does not install
@@ -296,5 +352,6 @@ func (b *Board) Settle(h registry.Host) {
 		return
 	}
 	r.Hostname, r.Rack, r.State = h.Hostname, h.Rack, h.State
-	r.Ended = h.State != registry.Ordered && h.State != registry.Installing
+	r.boots(h)
+	r.Ended = h.State != registry.Ordered && h.State != registry.Installing && r.Live != registry.LiveStarting
 }

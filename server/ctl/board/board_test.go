@@ -58,6 +58,46 @@ func TestAnInstallationOnTheBoard(t *testing.T) {
 	}
 }
 
+func TestABootFromMemoryOnTheBoard(t *testing.T) {
+	b := New(nil, "")
+	live := func(e registry.Event) registry.Event { e.Live = true; return e }
+	host := registry.Host{SN: "A", Hostname: "node1", State: registry.Installed, LiveBoot: &registry.LiveBoot{Image: "web/1", State: registry.LiveRunning}}
+	if b.Host(host); b.Has("A") {
+		t.Error("a host that runs is among those that install")
+	}
+	b.Begin(host, true)
+	for _, step := range []struct {
+		e    registry.Event
+		line string
+		want []string // state, done, rate, left, from, phase
+	}{
+		{live(server(0, "live", "it has booted to run web/2 from memory")), "A node1: it has booted to run web/2 from memory", []string{"live", "", "", "", "", "starts"}},
+		{live(machine(1, plan.Event{Kind: plan.KindStep, Step: 2, Of: 3, Text: "fetch"})), "A node1: [2/3] fetch", []string{"live", "", "", "", "", "2/3 fetch"}},
+		{live(machine(2, plan.Event{Kind: plan.KindProgress, Text: "rootfs", Done: 30 << 20, Total: 100 << 20, Rate: 10 << 20})), "A node1: rootfs: 30 % of 100 MiB, 10 MiB/s", []string{"live", "30 %", "10 MiB/s", "7 s", "", "2/3 fetch"}},
+		{live(server(100, "lost", "silent")), "A node1: silent", []string{"live", "", "", "", "", "lost: silent"}},
+		{live(server(101, "found", "heard")), "A node1: heard", []string{"live", "", "", "", "", "2/3 is heard again"}},
+		{live(machine(102, plan.Event{Kind: plan.KindDone})), "A node1: the image runs from memory", []string{"live", "", "", "", "", "runs from memory"}},
+		{server(200, "ordered", "web/3 ordered"), "A node1: web/3 ordered", []string{"ordered", "", "", "", "", "waits for the machine to boot"}},
+	} {
+		line := b.Apply(step.e)
+		if got := b.Rows()[0].Cells(step.e.Time)[3:]; line != step.line || !reflect.DeepEqual(got, step.want) {
+			t.Errorf("after %s: %q, %q\nwant %q, %q", step.e.Kind, line, got, step.line, step.want)
+		}
+	}
+	for kind, bad := range map[plan.Kind]int{plan.KindDone: 0, plan.KindFailed: 1} {
+		b := New([]string{"A"}, "")
+		b.Host(registry.Host{SN: "A", State: registry.Known})
+		b.Apply(live(server(0, "live", "")))
+		if over, _ := b.Over(); over {
+			t.Error("a boot that begins is over")
+		}
+		b.Apply(live(machine(1, plan.Event{Kind: kind, Text: "x"})))
+		if over, n := b.Over(); !over || n != bad {
+			t.Errorf("%s: over %v, bad %d", kind, over, n)
+		}
+	}
+}
+
 func TestEndings(t *testing.T) {
 	for kind, bad := range map[string]int{"lost": 1, "failed": 1, "cancelled": 1, "expired": 1, "booted": 0, "done": 0} {
 		b := New([]string{"A"}, "")

@@ -155,7 +155,7 @@ func (s *Server) Stop() {
 }
 
 // Machine plays a step of the machine with a serial number that has an order: see makes it known, boot takes the order and a
-// slot, step and progress report, done, failed and booted end, as preview does, which finds what the event's text says. It returns what the machine would say on its console.
+// slot, step and progress report, done, failed and booted end, as preview does, which finds what the event's text says. Live boots one without an order from memory. It returns what the machine would say on its console.
 func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +173,7 @@ func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (
 		return "", err
 	}
 	if o == nil {
-		return "", fmt.Errorf("there is no live order for %s", sn)
+		return s.live(ctx, sn, action, e, now)
 	}
 	switch action {
 	case "boot":
@@ -189,6 +189,33 @@ func (s *Server) Machine(ctx context.Context, sn, action string, e plan.Event) (
 		e.Outlook = &plan.Outlook{Text: text + "\n", Refused: refused, Disks: []plan.OutlookDisk{{Disk: plan.Disk{Path: "/dev/vda", SizeBytes: 10 << 30}, Use: "erased"}}}
 	}
 	_, err = s.Store.Report(ctx, o.ID, []plan.Event{e}, now)
+	return "", err
+}
+
+// live plays a machine that has no order: live boots what it is to run from memory, and whatever else is of that boot.
+func (s *Server) live(ctx context.Context, sn, action string, e plan.Event, now time.Time) (string, error) {
+	h, err := s.Store.Host(ctx, sn)
+	switch {
+	case err != nil:
+		return "", err
+	case action == "live" && h.Live != nil:
+		r, err := s.catalogue.Resolve(ctx, h.Live.Image)
+		if err != nil {
+			return "", err
+		}
+		boot := registry.LiveBoot{SN: sn, Image: r.Ref(), Boot: registry.Digest(fmt.Sprint("live boot of ", sn, " ", h.Revision))}
+		if err := s.Store.OfferLive(ctx, sn, r.Ref(), boot.Boot, now); err != nil {
+			return "", err
+		}
+		_, err = s.Store.StartLive(ctx, boot, registry.Digest("token of "+boot.Boot), now)
+		return "runs " + r.Ref(), err
+	case h.LiveBoot == nil:
+		return "", fmt.Errorf("there is no live order for %s, and it runs nothing from memory", sn)
+	}
+	id := h.LiveBoot.ID
+	s.seq[id]++
+	e.Seq, e.Time, e.Kind = s.seq[id], now, plan.Kind(action)
+	_, err = s.Store.ReportLive(ctx, id, []plan.Event{e}, now)
 	return "", err
 }
 

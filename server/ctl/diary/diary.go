@@ -79,11 +79,11 @@ func (d *Writer) Add(e registry.Event) error {
 		return d.err
 	}
 	d.end()
-	if e.Kind == "ordered" && !e.Preview || d.began.IsZero() {
+	if e.Kind == "ordered" && !e.Preview || e.Kind == "live" || d.began.IsZero() {
 		d.began = at
 	}
 	d.line(at, Sentence(e))
-	if e.Kind == "booted" && at.After(d.began) {
+	if e.Kind == "booted" && !e.Live && at.After(d.began) {
 		d.print(fmt.Sprintf("%24s%s from order to first boot\n", "", show.Duration(at.Sub(d.began))))
 	}
 	return d.err
@@ -174,6 +174,9 @@ func Sentence(e registry.Event) string {
 	text := e.Text
 	if m := e.Machine; m != nil {
 		text = machine(*m)
+		if e.Live && m.Kind == plan.KindDone && m.Text == "" {
+			text = "the image runs from memory"
+		}
 		if text == "" {
 			text = e.Text
 		}
