@@ -34,6 +34,9 @@ const (
 // it, with all the other files: whoever reads a medium believes those.
 const ISOFile = "live.iso"
 
+// MediumDir is the directory of a medium that has the files of a release, under their names.
+const MediumDir = "imgbuild"
+
 // Schema is the version of the manifest that this package writes. A reader refuses any other.
 const Schema = 2
 

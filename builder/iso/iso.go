@@ -32,9 +32,6 @@ import (
 	"imgbuild/image"
 )
 
-// Dir is the directory of the medium that has the files of the release.
-const Dir = "imgbuild"
-
 // Paths on the medium.
 const (
 	menuFile = "boot/grub2/grub.cfg"
@@ -214,7 +211,7 @@ func (m Medium) argv(work, out string) []string {
 		argv = append(argv, "/"+coreFile+"="+escaped(filepath.Join(work, workCore)))
 	}
 	for _, name := range m.files() {
-		argv = append(argv, "/"+Dir+"/"+escaped(name)+"="+escaped("./"+name))
+		argv = append(argv, "/"+image.MediumDir+"/"+escaped(name)+"="+escaped("./"+name))
 	}
 	return argv
 }

@@ -132,14 +132,14 @@ func TestXorrisoFindsEveryFileAndLoader(t *testing.T) {
 	peer(t, "osirrox", "-indev", out, "-extract", "/", into)
 	peer(t, "chmod", "-R", "u+w", into) // the medium's directories are read-only
 	for _, name := range m.files() {
-		same(t, filepath.Join(m.Dir, name), filepath.Join(into, Dir, name))
+		same(t, filepath.Join(m.Dir, name), filepath.Join(into, image.MediumDir, name))
 	}
 	for _, name := range []string{"EFI/BOOT/grub.cfg", "EFI/centos/grub.cfg"} {
 		if got, err := os.ReadFile(filepath.Join(into, name)); err != nil || string(got) != finder("WEB-2026.11") {
 			t.Errorf("%s is %s, %v", name, got, err)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(into, Dir))
+	entries, err := os.ReadDir(filepath.Join(into, image.MediumDir))
 	if err != nil || len(entries) != len(m.files()) {
 		t.Errorf("there are %d files, and %d should be: %v", len(entries), len(m.files()), err)
 	}
@@ -175,7 +175,7 @@ func TestIsoinfoSeesWhatItShould(t *testing.T) {
 	}
 	list := peer(t, "isoinfo", "-R", "-f", "-i", out)
 	for _, name := range m.files() {
-		if !strings.Contains(list, "/"+Dir+"/"+name+"\n") {
+		if !strings.Contains(list, "/"+image.MediumDir+"/"+name+"\n") {
 			t.Errorf("it does not find %s in\n%s", name, list)
 		}
 	}

@@ -34,11 +34,11 @@ func menu(m *image.Manifest) string {
 		{fmt.Sprintf("Install %s %s on this machine", m.Name, m.Version), append([]string{"imgbuild.mode=install", medium, "imgbuild.interactive"}, consoles(m.KernelArgs)...)},
 		{"Check this medium", append([]string{"imgbuild.mode=check", medium}, consoles(m.KernelArgs)...)},
 	} {
-		fmt.Fprintf(&b, "menuentry \"%s\" {\n  echo \"Loading the kernel and its initramfs ...\"\n  %s /%s", e.title, linux, path.Join(Dir, image.KernelFile))
+		fmt.Fprintf(&b, "menuentry \"%s\" {\n  echo \"Loading the kernel and its initramfs ...\"\n  %s /%s", e.title, linux, path.Join(image.MediumDir, image.KernelFile))
 		for _, a := range e.args {
 			b.WriteString(" " + word(a))
 		}
-		fmt.Fprintf(&b, "\n  %s /%s\n}\n", initrd, path.Join(Dir, image.InitramfsFile))
+		fmt.Fprintf(&b, "\n  %s /%s\n}\n", initrd, path.Join(image.MediumDir, image.InitramfsFile))
 	}
 	b.WriteString(localDisk)
 	return b.String()
