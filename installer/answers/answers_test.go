@@ -3,7 +3,9 @@ package answers
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -54,6 +56,22 @@ func TestWhatIsSavedIsReadAsTheSame(t *testing.T) {
 		got.Host.Metadata, a.Host.Metadata = nil, nil
 		if !reflect.DeepEqual(got, a) {
 			t.Errorf("got\n%+v\nwant\n%+v", got, a)
+		}
+	}
+}
+
+func TestTheExampleOfTheDocumentationIsRead(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllSubmatch(doc, -1)
+	if len(examples) == 0 {
+		t.Fatal("there is none")
+	}
+	for _, e := range examples {
+		if _, err := Parse("docs/install.md", e[1]); err != nil {
+			t.Error(err)
 		}
 	}
 }
