@@ -62,6 +62,12 @@ func newInstaller(t testing.TB, s *running, name, rack string) *installer {
 	if _, err := s.store.CreateOrder(t.Context(), registry.Order{SN: name, Image: "web/2.0", By: "anna", Reason: "test"}, 1); err != nil {
 		t.Fatal(err)
 	}
+	return claims(t, s, name, plan.Install)
+}
+
+// claims boots a machine and has it claim its plan.
+func claims(t testing.TB, s *running, name string, want plan.Action) *installer {
+	t.Helper()
 	_, script := get(t, http.DefaultClient, s.url+"/boot/ipxe?platform=efi&arch=x86_64&serial="+name, "")
 	m := bootNonce.FindStringSubmatch(script)
 	if m == nil {
@@ -77,13 +83,14 @@ func newInstaller(t testing.TB, s *running, name, rack string) *installer {
 		return plan.Inventory{Serial: name, Firmware: "uefi", CPUs: 2, MemoryBytes: 4 << 30, Disks: []plan.Disk{{Path: "/dev/vda", SizeBytes: 20 << 30}}, NICs: []plan.NIC{}}
 	}
 	p, err := c.Claim(t.Context(), inventory, func(context.Context) {})
-	if err != nil || p.Action != plan.Install {
+	if err != nil || p.Action != want {
 		t.Fatalf("%s is told %+v, %v", name, p, err)
 	}
 	return &installer{t: t, plan: p, client: c, words: w}
 }
 
-// install transfers the root file system as the plan says, compares it, and stays for others as long as it is asked to.
+// install transfers the root file system as the plan says, compares it, and stays for others as long as it is asked to. What is told
+// of it goes to i.words.
 func (i *installer) install(ctx context.Context, m *image.Manifest, rootfs []byte) error {
 	f := m.Files[image.RootfsFile]
 	t, err := transfer.New(transfer.Options{
