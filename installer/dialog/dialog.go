@@ -8,7 +8,6 @@ package dialog
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -73,30 +72,29 @@ type Preset struct {
 	Unusable string
 }
 
-// Presets are the release's own layout and the presets, for a machine that starts by this firmware. missing is asked which of some
-// tools, as layout.Layout.Tools names them, the initramfs does not have.
+// Presets are the release's own layout and the presets, for a machine that starts by this firmware. missing is asked which of
+// some tools, as layout.Layout.Tools names them, the initramfs does not have. Boot loaders' tools are not among them: of those for
+// BIOS a release has one at least, and whether that does is the preview's to say.
 func Presets(release layout.Layout, fw layout.Firmware, missing func(tools []string) []string) []Preset {
-	out := []Preset{{Text: "as the release has it", Disks: len(release.Expand(fw).Disks)}}
+	own := Preset{Text: "as the release has it"}
 	if release.Preset != "" {
-		out[0].Text += ": " + string(release.Preset)
+		own.Text += ": " + string(release.Preset)
 	}
-	for _, p := range []Preset{
+	out := []Preset{
+		own,
 		{Name: layout.Simple, Text: "/boot and / on partitions of one disk"},
 		{Name: layout.LVM, Text: "/ in a volume group on the rest of one disk"},
 		{Name: layout.Server, Text: "as lvm, with /var, /home, /tmp and logs on their own"},
 		{Name: layout.Mirror, Text: "as lvm, on two disks (RAID 1), each of which boots"},
-	} {
-		l := release
-		l.Preset, l.Disks, l.Arrays, l.Groups = p.Name, nil, nil, nil
-		p.Disks = len(l.Expand(fw).Disks)
-		out = append(out, p)
 	}
 	for i := range out {
 		l := release
-		if p := out[i].Name; p != "" {
+		if p := out[i].Name; p != "" { // as imgbuild.layout= does
 			l.Preset, l.Disks, l.Arrays, l.Groups = p, nil, nil, nil
 		}
-		if lacks := missing(l.Tools(fw)); len(lacks) > 0 {
+		out[i].Disks = len(l.Expand(fw).Disks)
+		tools := slices.DeleteFunc(l.Tools(fw), func(t string) bool { return t == "extlinux" || t == "grub2-mkimage" })
+		if lacks := missing(tools); len(lacks) > 0 {
 			out[i].Unusable = "the release lacks " + strings.Join(lacks, ", ")
 		} else if err := l.Validate(); err != nil {
 			out[i].Unusable = err.Error()
@@ -126,12 +124,7 @@ type Outcome struct {
 // Run shows the screens until the installation has ended and the person has seen how, or has left before it began. An error is
 // Install's, or one of the terminal; leaving is none. When ctx is cancelled before the installation began, the error is its cause.
 func Run(ctx context.Context, o Options) (Outcome, error) {
-	r := newRunner(o)
-	out, err := r.loop(ctx)
-	if endErr := r.terminal.end(); err == nil && endErr != nil && !out.Installed {
-		err = fmt.Errorf("show the installer's screens: %w", endErr)
-	}
-	return out, err
+	return newRunner(o).run(ctx)
 }
 
 // describe is a disk in one line.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,14 +24,6 @@ const sshKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5
 
 // machine is one with four disks and two cards.
 func machine() Options {
-	have := func(tools []string) (missing []string) {
-		for _, tool := range tools {
-			if tool == "mdadm" {
-				missing = append(missing, tool)
-			}
-		}
-		return missing
-	}
 	return Options{
 		Release: "web 1.2",
 		Disks: []Disk{
@@ -43,7 +36,9 @@ func machine() Options {
 		},
 		Cards: []plan.NIC{{Name: "eth0", MAC: "52:54:00:00:00:01"}, {Name: "eth1", MAC: "52:54:00:00:00:02", Link: true, SpeedMbit: 1000,
 			Neighbour: &plan.Neighbour{System: "sw1", Port: "ge-0/0/7"}}},
-		Presets:  Presets(layout.Layout{Preset: layout.LVM}, layout.UEFI, have),
+		Presets:  Presets(layout.Layout{Preset: layout.LVM}, layout.BIOS, func(tools []string) []string {
+			return slices.DeleteFunc(tools, func(t string) bool { return t != "mdadm" && t != "extlinux" })
+		}),
 		Save:     func([]byte) error { return nil },
 		SavePath: "/run/imgbuild/answers.json", Log: "/run/imgbuild/log",
 		AfterDone: "restart the machine", AfterFailure: "go on",

@@ -343,6 +343,8 @@ func (m *model) confirmed() effect {
 			return effectNone
 		}
 	}
+	m.password.clear() // its hash is kept
+	m.again.clear()
 	m.enter(stepInstall)
 	return effectInstall
 }

@@ -23,6 +23,7 @@ type runner struct {
 	decoder  decoder
 	terminal terminal
 	sink     *sink
+	after    func(time.Duration) <-chan time.Time // time.After
 
 	forget    context.CancelFunc // of the preview that runs; nil if none does
 	previews  chan preview
@@ -50,8 +51,17 @@ type input struct {
 
 func newRunner(o Options) *runner {
 	hash := func(password string) string { return crypt.SHA512(password, crypt.Salt()) }
-	return &runner{o: o, model: newModel(o, hash), terminal: terminal{out: o.Out}, sink: newSink(),
+	return &runner{o: o, model: newModel(o, hash), terminal: terminal{out: o.Out}, sink: newSink(), after: time.After,
 		previews: make(chan preview, 1), installed: make(chan ended, 1)}
+}
+
+// run is loop, and then leaves the cursor below the last screen.
+func (r *runner) run(ctx context.Context) (Outcome, error) {
+	out, err := r.loop(ctx)
+	if endErr := r.terminal.end(); err == nil && endErr != nil && !out.Installed {
+		err = fmt.Errorf("show the installer's screens: %w", endErr)
+	}
+	return out, err
 }
 
 // loop takes keys and news until the end. Once the installation has begun a lost terminal does not end it: Install goes on, and
@@ -89,7 +99,7 @@ func (r *runner) loop(ctx context.Context) (Outcome, error) {
 				keys = r.decoder.feed(keys, b)
 			}
 			if escape = nil; r.decoder.pending() {
-				escape = time.After(escapeWait)
+				escape = r.after(escapeWait)
 			}
 			if r.press(ctx, keys) {
 				return r.outcome(), r.model.err
@@ -105,7 +115,7 @@ func (r *runner) loop(ctx context.Context) (Outcome, error) {
 			}
 		case <-r.sink.news:
 			if redraw == nil {
-				redraw = time.After(redrawWait) // all that comes until then is one screen
+				redraw = r.after(redrawWait) // all that comes until then is one screen
 			}
 		case <-redraw:
 			redraw = nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"imgbuild/installer/answers"
 	"imgbuild/installer/report"
@@ -106,21 +107,29 @@ func (v *vt) wait(text string) string {
 type session struct {
 	*vt
 	keys   *io.PipeWriter
-	result chan ended2
+	escape chan time.Time // when Esc has waited long enough for more
+	result chan outcome
 }
 
-type ended2 struct {
+type outcome struct {
 	out Outcome
 	err error
 }
 
 func start(t *testing.T, ctx context.Context, o Options) *session {
 	in, keys := io.Pipe()
-	s := &session{vt: newVT(t), keys: keys, result: make(chan ended2, 1)}
+	s := &session{vt: newVT(t), keys: keys, escape: make(chan time.Time), result: make(chan outcome, 1)}
 	o.In, o.Out = in, s.vt
+	r := newRunner(o)
+	r.after = func(d time.Duration) <-chan time.Time {
+		if d == escapeWait {
+			return s.escape
+		}
+		return time.After(d)
+	}
 	go func() {
-		out, err := Run(ctx, o)
-		s.result <- ended2{out, err}
+		out, err := r.run(ctx)
+		s.result <- outcome{out, err}
 		in.Close()
 	}()
 	t.Cleanup(func() { keys.Close() })
@@ -206,12 +215,13 @@ func TestAFailureIsShownAndReturned(t *testing.T) {
 	}
 }
 
-func TestEscAloneIsTakenAfterAMoment(t *testing.T) {
+func TestEscAloneIsTakenWhenNothingFollows(t *testing.T) {
 	s := start(t, t.Context(), options())
 	s.wait("1 of 6")
 	s.typed("\x1b[B") // split into its bytes, and no Esc
 	s.wait("GPT with 3 partitions")
 	s.typed("\x1b")
+	s.escape <- time.Time{}
 	s.wait("Leave the installer?")
 	s.typed("y")
 	if r := <-s.result; r.err != nil || r.out.Began {

@@ -75,7 +75,7 @@ func TestNothingThatIsTypedAfterwardsIsLostOnATerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	typeOn("\x1b[B")
+	typeOn("\x0e")
 	v.wait("GPT with 3 partitions")
 	typeOn("\x03")
 	v.wait("Leave the installer?")
