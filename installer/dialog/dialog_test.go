@@ -36,7 +36,7 @@ func machine() Options {
 		},
 		Cards: []plan.NIC{{Name: "eth0", MAC: "52:54:00:00:00:01"}, {Name: "eth1", MAC: "52:54:00:00:00:02", Link: true, SpeedMbit: 1000,
 			Neighbour: &plan.Neighbour{System: "sw1", Port: "ge-0/0/7"}}},
-		Presets:  Presets(layout.Layout{Preset: layout.LVM}, layout.BIOS, func(tools []string) []string {
+		Presets: Presets(layout.Layout{Preset: layout.LVM}, layout.BIOS, func(tools []string) []string {
 			return slices.DeleteFunc(tools, func(t string) bool { return t != "mdadm" && t != "extlinux" })
 		}),
 		Save:     func([]byte) error { return nil },
