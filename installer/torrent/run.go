@@ -38,7 +38,6 @@ func (c *Client) Run(ctx context.Context) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
 	defer stop()
-	c.torrent.AddTrackers([][]string{c.trackers}) // and not before: a server that plans has heard of this client by now
 	var parts sync.WaitGroup
 	parts.Go(func() { c.claim(ctx) })
 	parts.Go(func() { c.take(ctx) })
@@ -66,6 +65,9 @@ func (c *Client) work(ctx context.Context) {
 	defer quiet.Stop()
 	var peers []peer
 	c.dial()
+	// Not before: a server that plans has heard of this client by now, and the library asks for no peers while it wants no piece.
+	c.beckon(nil)
+	c.torrent.AddTrackers([][]string{c.trackers})
 	for {
 		if d := c.untilPoke(); d > 0 {
 			quiet.Reset(d)

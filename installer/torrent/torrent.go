@@ -157,7 +157,7 @@ func (c *Client) start(spec *library.TorrentSpec) (err error) {
 	rand.Read(id)
 	cfg := library.NewDefaultClientConfig()
 	cfg.PeerID = metafile.InstallerPrefix + hex.EncodeToString(id)
-	cfg.ExtendedHandshakeClientVersion, cfg.HTTPUserAgent = "imgbuild", "imgbuild"
+	cfg.ExtendedHandshakeClientVersion, cfg.HTTPUserAgent = clientName, "imgbuild"
 	cfg.Extensions = pp.NewPeerExtensionBytes(pp.ExtensionBitFast, pp.ExtensionBitLtep)
 	// Our own listener and dialer stand in for the library's: see conn.go.
 	cfg.DisableTCP, cfg.DisableUTP, cfg.NoDHT, cfg.DisablePEX = true, true, true, true

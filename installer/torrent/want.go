@@ -99,6 +99,9 @@ func (c *Client) nudge() {
 // pokes are how long nothing may come before peers are poked, at first and at most.
 const firstPoke, lastPoke = 25 * time.Millisecond, time.Second
 
+// clientName and seedName are what imgbuild's clients and imgserve's seed call themselves (BEP 10).
+const clientName, seedName = "imgbuild", "imgserve"
+
 // pokeMessage asks for a part of the metainfo that is far beyond its end (BEP 9): whoever gets it answers that there is none.
 const pokeMessage = "d8:msg_typei0e5:piecei1048576ee"
 
@@ -121,7 +124,7 @@ func (c *Client) untilPoke() time.Duration {
 
 // poke sends peers a message that makes them answer. The library's goroutine that writes to a peer can miss that there is something to be
 // written, when it is told so just before it falls asleep; it then sleeps on until it is told of something else. This wakes
-// it on both sides.
+// it on both sides. Other clients than those of imgbuild do not have that fault, and some end the connection when they are asked so.
 func (c *Client) poke(peers []peer) {
 	c.mu.Lock()
 	due := c.missing > 0 && time.Since(c.lastByte) >= c.pause && time.Since(c.poked) >= c.pause
@@ -133,6 +136,9 @@ func (c *Client) poke(peers []peer) {
 		return
 	}
 	for _, p := range peers {
+		if name, _ := p.conn.PeerClientName.Load().(string); name != clientName && name != seedName {
+			continue
+		}
 		_ = p.conn.WriteExtendedMessage(pp.ExtensionNameMetadata, []byte(pokeMessage)) // a peer without that extension cannot be poked
 	}
 }
