@@ -145,3 +145,60 @@ func medium(t *testing.T) string {
 	}
 	return path
 }
+
+// Two machines of a rack run the image from memory as who they are; one of them has it from the other.
+func TestARackRunsFromMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
+	r := newRack(t, "live-rack", "transport: relay\nrates:\n  global: 6MB\n")
+	var machines []*testvm.Machine
+	var sns []string
+	for i := range 2 {
+		name := fmt.Sprintf("node%d", i+1)
+		sn := "SN-LIVE-" + strings.ToUpper(name)
+		r.know(sn, fmt.Sprintf("  hostname: %s.example.org\n  rack: r1\n  metadata: {role: compute%d}\n", name, i+1))
+		sns = append(sns, sn)
+	}
+	r.ctl(append([]string{"live", "--image", shared.manifest.Name, "--size", "400MiB"}, sns...)...)
+	before, err := r.network.Sent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, sn := range sns {
+		s := scenario(t, fmt.Sprintf("live-node%d", i+1), emptyDisk(t, fmt.Sprintf("E2ENODE%d", i+1), 1<<30))
+		s.MemoryMiB, s.SMBIOS = 1536, testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
+		machines = append(machines, r.machine(s, "live"))
+	}
+	for i, m := range machines {
+		r.expect(m, reach, `imgserve: machine `+sns[i]+` .*runs`)
+		t.Logf("%s: %s", sns[i], r.expect(m, finish, came).Groups[1])
+	}
+	after, err := r.network.Sent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := shared.manifest.Files
+	most := (2*(files[image.KernelFile].Size+files[image.InitramfsFile].Size)+files[image.RootfsFile].Size)*108/100 + files[image.RootfsFile].Size/10
+	if sent := after - before; sent > most {
+		t.Errorf("the server sent %d bytes, more than %d", sent, most)
+	}
+	for i, m := range machines {
+		ctx, cancel := context.WithTimeout(t.Context(), finish)
+		defer cancel()
+		if err := m.Console().Login(ctx, "root", testvm.DemoPassword); err != nil {
+			t.Fatal(err)
+		}
+		out, err := inLive(ctx, m.Console(), "hostname -f; cat /etc/imgbuild/host.json; findmnt -no FSTYPE /; ip -4 -br addr")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s:\n%s", sns[i], out)
+		for _, want := range []string{fmt.Sprintf("node%d.example.org\n", i+1), fmt.Sprintf("compute%d", i+1), "overlay\n", "10.77.0."} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s does not say %q", sns[i], want)
+			}
+		}
+	}
+	t.Logf("the server knows:\n%s%s", r.ctl("live"), r.ctl("swarm", shared.manifest.Name))
+}
