@@ -56,7 +56,7 @@ func TestAPersonInstallsFromTheMedium(t *testing.T) {
 	if _, err := m.Wait(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.Password, s.NICs = "medium", []testvm.NIC{}
+	s.Password = "medium"
 	f, err := shared.host.BootDisk(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
