@@ -37,6 +37,9 @@ const ISOFile = "live.iso"
 // MediumDir is the directory of a medium that has the files of a release, under their names.
 const MediumDir = "imgbuild"
 
+// AnswersFile is an answer file (package installer/answers) that a person has put into MediumDir of a medium.
+const AnswersFile = "answers.json"
+
 // Schema is the version of the manifest that this package writes. A reader refuses any other.
 const Schema = 2
 

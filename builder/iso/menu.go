@@ -29,16 +29,24 @@ func menu(m *image.Manifest) string {
 	for _, e := range []struct {
 		title string
 		args  []string
+		only  string // the file without which it is not offered
 	}{
-		{fmt.Sprintf("Run %s %s from this medium", m.Name, m.Version), append([]string{"imgbuild.mode=live", medium}, m.KernelArgs...)},
-		{fmt.Sprintf("Install %s %s on this machine", m.Name, m.Version), append([]string{"imgbuild.mode=install", medium, "imgbuild.interactive"}, consoles(m.KernelArgs)...)},
-		{"Check this medium", append([]string{"imgbuild.mode=check", medium}, consoles(m.KernelArgs)...)},
+		{fmt.Sprintf("Run %s %s from this medium", m.Name, m.Version), append([]string{"imgbuild.mode=live", medium}, m.KernelArgs...), ""},
+		{fmt.Sprintf("Install %s %s on this machine", m.Name, m.Version), append([]string{"imgbuild.mode=install", medium, "imgbuild.interactive"}, consoles(m.KernelArgs)...), ""},
+		{"Install as the answer file on this medium says", append([]string{"imgbuild.mode=install", medium, "imgbuild.answers=medium"}, consoles(m.KernelArgs)...), image.AnswersFile},
+		{"Check this medium", append([]string{"imgbuild.mode=check", medium}, consoles(m.KernelArgs)...), ""},
 	} {
+		if e.only != "" {
+			fmt.Fprintf(&b, "if [ -f /%s ]; then\n", path.Join(image.MediumDir, e.only))
+		}
 		fmt.Fprintf(&b, "menuentry \"%s\" {\n  echo \"Loading the kernel and its initramfs ...\"\n  %s /%s", e.title, linux, path.Join(image.MediumDir, image.KernelFile))
 		for _, a := range e.args {
 			b.WriteString(" " + word(a))
 		}
 		fmt.Fprintf(&b, "\n  %s /%s\n}\n", initrd, path.Join(image.MediumDir, image.InitramfsFile))
+		if e.only != "" {
+			b.WriteString("fi\n")
+		}
 	}
 	b.WriteString(localDisk)
 	return b.String()

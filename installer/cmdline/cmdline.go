@@ -76,6 +76,8 @@ type Args struct {
 	Live plan.LiveOptions
 	// Interactive is true when a person at a console is to say what is installed, and where.
 	Interactive bool
+	// Answers is the absolute http or https URL of an answer file (package answers), or AnswersOnMedium; empty for none.
+	Answers string
 	// Disks are serial numbers, WWNs or paths below /dev, in the order of the layout's disks; without them the layout's hints
 	// choose, or the only eligible disk is taken.
 	Disks []string
@@ -106,13 +108,16 @@ type Args struct {
 	Warnings []string
 }
 
+// AnswersOnMedium is the value of answers for the file beside the release on its medium.
+const AnswersOnMedium = "medium"
+
 // interactive is the only argument without a value.
 const interactive = "interactive"
 
 // keys are the arguments that this version knows, without Prefix.
 func keys() []string {
 	return []string{"mode", "manifest", "server", "serverkey", "boot", "disk", "wipe", "unseal", "keep", "layout", "onerror", "done", "transport", "mirror", "proxy",
-		"medium", interactive, "live.size", "live.persist", "live.root"}
+		"medium", "answers", interactive, "live.size", "live.persist", "live.root"}
 }
 
 // several are the arguments that may be given more than once with different values.
@@ -120,7 +125,7 @@ func several() []string { return []string{"disk", "wipe", "unseal", "mirror", "l
 
 // ordered are the arguments that are a server's to say where there is one.
 func ordered() []string {
-	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror", interactive, "live.size", "live.persist", "live.root"}
+	return []string{"disk", "wipe", "unseal", "keep", "layout", "done", "transport", "mirror", "answers", interactive, "live.size", "live.persist", "live.root"}
 }
 
 // Parse reads a kernel command line. The returned Args are usable for OnError and Verbose even when there is an error,
@@ -170,6 +175,10 @@ func (p *parser) agree() {
 		p.bad("%sserverkey= and %sboot= belong to a server: add %sserver=URL", Prefix, Prefix, Prefix)
 	case a.Mode == ModeCheck && a.Medium == "":
 		p.bad("%smode=check checks a medium: add %smedium=LABEL", Prefix, Prefix)
+	case a.Answers != "" && (a.Interactive || a.Mode != ModeInstall && a.Mode != ModePreview && a.Mode != ""):
+		p.bad("%sanswers= says what is installed without asking: leave out %sinteractive, and use %smode=install or preview", Prefix, Prefix, Prefix)
+	case a.Answers == AnswersOnMedium && a.Medium == "":
+		p.bad("%sanswers=%s is a file on a medium: add %smedium=LABEL", Prefix, AnswersOnMedium, Prefix)
 	case a.Interactive && a.Mode != ModeInstall && a.Mode != "":
 		p.bad("%sinteractive asks what to install: it belongs to %smode=install", Prefix, Prefix)
 	case a.Mode != ModeLive && (given("live.size") || given("live.persist") || given("live.root")):
@@ -314,7 +323,7 @@ func (p *parser) param(param Param) {
 	}
 	switch {
 	case old[0] == param.Value:
-	case key == "manifest" || key == "server" || key == "proxy": // each may hold a password
+	case key == "manifest" || key == "server" || key == "proxy" || key == "answers": // each may hold a password
 		p.bad("argument %s is given twice with different values: give it once", param.Key)
 	default:
 		p.bad("argument %s is given twice with different values, %q and %q: give it once", param.Key, old[0], param.Value)
@@ -384,6 +393,11 @@ func (p *parser) value(key, value string) {
 		if p.args.Medium = value; !isLabel(value) {
 			p.bad("argument %smedium=%s is no volume label: it has at most 32 letters, digits, dots, dashes and underscores", Prefix, value)
 		}
+	case "answers":
+		if err := checkURL(value); value != AnswersOnMedium && err != nil {
+			p.bad("argument %sanswers=: %w; or write %s for the file on the medium", Prefix, err, AnswersOnMedium)
+		}
+		p.args.Answers = value
 	case "live.size":
 		p.args.Live.Size = value
 		p.live(key, value, plan.LiveOptions{Size: value})

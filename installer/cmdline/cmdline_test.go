@@ -77,6 +77,18 @@ func TestAPersonIsAsked(t *testing.T) {
 			t.Errorf("%s: %+v, %v", line, a, err)
 		}
 	}
+	for line, want := range map[string]string{
+		manifest + "imgbuild.answers=medium":                               "add imgbuild.medium=LABEL",
+		manifest + "imgbuild.answers=http://a/b.json imgbuild.interactive": "without asking",
+		manifest + "imgbuild.answers=/srv/a.json":                          "or write medium",
+	} {
+		if _, err := Parse(line); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", line, err)
+		}
+	}
+	if a, err := Parse("imgbuild.medium=X imgbuild.answers=medium"); err != nil || a.Answers != AnswersOnMedium {
+		t.Errorf("%+v, %v", a, err)
+	}
 	if _, err := Parse(manifest + "imgbuild.interactive imgbuild.mode=live"); err == nil || !strings.Contains(err.Error(), "belongs to imgbuild.mode=install") {
 		t.Errorf("got %v", err)
 	}

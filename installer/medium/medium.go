@@ -22,11 +22,11 @@ import (
 	"imgbuild/image"
 )
 
-// Dir is where a release is on its medium.
-const Dir = "imgbuild"
-
 // ManifestURL is where RoundTripper has the manifest; the other files are beside it.
 const ManifestURL = "http://medium/" + image.ManifestFile
+
+// AnswersURL is where RoundTripper has the answer file. It is not signed: whoever makes the medium says what it installs.
+const AnswersURL = "http://medium/" + image.AnswersFile
 
 // Options say what to look for. Label is required.
 type Options struct {
@@ -78,7 +78,7 @@ func Find(ctx context.Context, o Options) (*Medium, error) {
 		return nil, fmt.Errorf("read the medium %s: mount %s: %w", o.Label, device, err)
 	}
 	m := &Medium{Device: device, mount: o.Mount}
-	if m.files, err = os.OpenRoot(filepath.Join(o.Mount, Dir)); err != nil {
+	if m.files, err = os.OpenRoot(filepath.Join(o.Mount, image.MediumDir)); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the medium %s: %w; it was not made by imgbuild, or is damaged: write it again", o.Label, err), m.Close())
 	}
 	return m, nil

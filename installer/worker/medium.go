@@ -37,12 +37,5 @@ func (w *worker) fromMedium(ctx context.Context) (_ Outcome, err error) {
 	if c.Args.Mode == cmdline.ModeLive {
 		return w.live(ctx, c)
 	}
-	if c.Args.Interactive {
-		return w.interactive(ctx, c)
-	}
-	res, err := w.install(ctx, c)
-	if err != nil {
-		return Outcome{}, err
-	}
-	return outcome(res), nil
+	return w.asAsked(ctx, c)
 }

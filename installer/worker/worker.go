@@ -121,10 +121,20 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 	if args.Mode == cmdline.ModeLive {
 		return w.live(ctx, installer.Config{Args: args})
 	}
-	if args.Interactive {
-		return w.interactive(ctx, installer.Config{Args: args})
+	return w.asAsked(ctx, installer.Config{Args: args})
+}
+
+// asAsked installs as a person says at the console, as an answer file says, or as the arguments do.
+func (w *worker) asAsked(ctx context.Context, c installer.Config) (Outcome, error) {
+	if c.Args.Interactive {
+		return w.interactive(ctx, c)
 	}
-	res, err := w.install(ctx, installer.Config{Args: args})
+	if c.Args.Answers != "" {
+		if err := w.answer(ctx, &c); err != nil {
+			return Outcome{}, err
+		}
+	}
+	res, err := w.install(ctx, c)
 	if err != nil {
 		return Outcome{}, err
 	}
