@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +23,15 @@ import (
 	"imgbuild/installer/target"
 	"imgbuild/installer/transfer"
 )
+
+// Where a live system has what it can be installed from, by imgbuild-install: the image, and the keys that its manifest is checked with.
+const (
+	LiveImage = "/run/imgbuild/live/image/" + image.RootfsFile
+	LiveKeys  = "/run/imgbuild/live/release.pub"
+)
+
+// InstallCommand is the name by which a live system has this program.
+const InstallCommand = "imgbuild-install"
 
 // liveSteps is the number of steps of a live start.
 const liveSteps = 5
@@ -207,10 +218,54 @@ func (l *liveRun) configure(ctx context.Context) error {
 	if err := target.ConfigureLive(root, target.LiveConfig{Raw: l.raw, Signature: l.signature, MachineID: machineID(l.Machine.Serial)}); err != nil {
 		return err
 	}
-	if l.Host == nil {
-		return nil
+	if l.Host != nil {
+		if err := l.Host.Apply(root, l.manifest, time.Now()); err != nil {
+			return err
+		}
 	}
-	return l.Host.Apply(root, l.manifest, time.Now())
+	if l.Args.Live.Root != "" {
+		return nil // what it was mounted from is not the image
+	}
+	if err := l.offerInstall(root); err != nil {
+		l.Report.Warn("%v; the live system cannot be installed from itself", err)
+	}
+	return nil
+}
+
+// offerInstall gives the live system this program, and what it needs to install the image.
+func (l *liveRun) offerInstall(root *os.Root) error {
+	fail := func(err error) error { return fmt.Errorf("offer %s: %w", InstallCommand, err) }
+	var keys []byte
+	for _, k := range l.Keys {
+		data, err := k.Marshal()
+		if err != nil {
+			return fail(err)
+		}
+		keys = append(keys, data...)
+	}
+	program := filepath.Join(l.work(), InstallCommand)
+	if err := errors.Join(os.WriteFile(filepath.Join(l.work(), filepath.Base(LiveKeys)), keys, 0o644), copyFile(l.System.Program, program)); err != nil {
+		return fail(err)
+	}
+	if err := root.Symlink(program, "usr/sbin/"+InstallCommand); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fail(err)
+	}
+	return nil
+}
+
+// copyFile copies a program.
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 // machineID is the same at each start of a machine, so that logs and leases of a system without a disk are one machine's; without a

@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
+	"imgbuild/installer"
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
 	"imgbuild/installer/pid1"
@@ -28,6 +30,15 @@ func main() {
 		code, err := scripts.GoInside(os.Args)
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(code)
+	}
+	if filepath.Base(os.Args[0]) == installer.InstallCommand {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := worker.InstallHere(ctx, version); err != nil {
+			fmt.Fprintln(os.Stderr, installer.InstallCommand+":", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if os.Getpid() == 1 {
 		err := pid1.Run(pid1.Config{

@@ -37,6 +37,16 @@ const answersPath = "/run/imgbuild/answers.json"
 
 // interactive asks a person on a console what to install, and where, and does it.
 func (w *worker) interactive(ctx context.Context, c installer.Config) (Outcome, error) {
+	tty, err := w.awaitPerson(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer tty.Close()
+	return w.ask(ctx, c, tty, dialog.Options{Log: pid1.LogFile, AfterDone: "restart the machine", AfterFailure: "see what can be done"})
+}
+
+// ask does that on a terminal. o has what the person is told besides.
+func (w *worker) ask(ctx context.Context, c installer.Config, tty *os.File, o dialog.Options) (Outcome, error) {
 	c = w.complete(c)
 	manifest, err := w.manifest(ctx, c)
 	if err != nil {
@@ -47,11 +57,6 @@ func (w *worker) interactive(ctx context.Context, c installer.Config) (Outcome, 
 		return Outcome{}, err
 	}
 	nics := w.cards()
-	tty, err := w.awaitPerson(ctx)
-	if err != nil {
-		return Outcome{}, err
-	}
-	defer tty.Close()
 	restore, err := raw(tty)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("ask on %s: %w", tty.Name(), err)
@@ -67,30 +72,28 @@ func (w *worker) interactive(ctx context.Context, c installer.Config) (Outcome, 
 		a.Apply(&k, nics)
 		return k
 	}
-	end, err := dialog.Run(ctx, dialog.Options{
-		In: tty, Out: tty, Release: manifest.Name + " " + manifest.Version, Disks: disks, Cards: nics,
-		Presets: dialog.Presets(manifest.Layout, fw, w.missing),
-		Preview: func(ctx context.Context, a answers.Answers) (string, error) {
-			res, err := installer.Run(ctx, answered(a, cmdline.ModePreview, report.New(quiet{w})))
-			if err != nil {
-				return "", err
-			}
-			if res.Outlook.Refused != "" {
-				return res.Outlook.Text, errors.New(res.Outlook.Refused)
-			}
-			return res.Outlook.Text, nil
-		},
-		Install: func(ctx context.Context, a answers.Answers, say report.Reporter) (dialog.Result, error) {
-			res, err := installer.Run(ctx, answered(a, cmdline.ModeInstall, say))
-			if err != nil {
-				return dialog.Result{}, because(ctx, err)
-			}
-			c.Args.Done = res.Done
-			return dialog.Result{Text: installed}, nil
-		},
-		Save:     func(data []byte) error { return os.WriteFile(answersPath, data, 0o600) },
-		SavePath: answersPath, Log: pid1.LogFile, AfterDone: "restart the machine", AfterFailure: "see what can be done",
-	})
+	o.In, o.Out, o.Release, o.Disks, o.Cards = tty, tty, manifest.Name+" "+manifest.Version, disks, nics
+	o.Presets = dialog.Presets(manifest.Layout, fw, w.missing)
+	o.Preview = func(ctx context.Context, a answers.Answers) (string, error) {
+		res, err := installer.Run(ctx, answered(a, cmdline.ModePreview, report.New(quiet{w})))
+		if err != nil {
+			return "", err
+		}
+		if res.Outlook.Refused != "" {
+			return res.Outlook.Text, errors.New(res.Outlook.Refused)
+		}
+		return res.Outlook.Text, nil
+	}
+	o.Install = func(ctx context.Context, a answers.Answers, say report.Reporter) (dialog.Result, error) {
+		res, err := installer.Run(ctx, answered(a, cmdline.ModeInstall, say))
+		if err != nil {
+			return dialog.Result{}, because(ctx, err)
+		}
+		c.Args.Done = res.Done
+		return dialog.Result{Text: installed}, nil
+	}
+	o.Save, o.SavePath = func(data []byte) error { return os.WriteFile(answersPath, data, 0o600) }, answersPath
+	end, err := dialog.Run(ctx, o)
 	switch {
 	case err != nil:
 		return Outcome{}, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -200,4 +201,49 @@ func TestARackRunsFromMemory(t *testing.T) {
 		}
 	}
 	t.Logf("the server knows:\n%s%s", r.ctl("live"), r.ctl("swarm", shared.manifest.Name))
+}
+
+// A system that runs from memory is installed from itself, by a person at its console.
+func TestALiveSystemIsInstalledFromItself(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
+	s := scenario(t, "live-install", testvm.Disk{Bus: testvm.SATA, Serial: "E2EHERE"})
+	s.Via, s.MemoryMiB, s.DiskBytes = testvm.BootKernel, 2048, 8<<30
+	const enter, tab = "\r", "\t"
+	s.Ask = func(ctx context.Context, c *testvm.Console) error {
+		if err := c.Send("imgbuild-install" + enter); err != nil {
+			return err
+		}
+		for _, step := range []struct{ await, send string }{
+			{`1 of 6`, " " + enter + enter},
+			{`2 of 6`, enter + enter},
+			{`3 of 6`, "from-itself.example.org" + tab + tab + enter},
+			{`4 of 6`, "itself" + enter + "itself" + enter + enter + enter},
+			{`host name: from-itself\.example\.org`, ""},
+			{`Next >`, enter},
+			{`Type sda`, "sda" + enter + enter},
+			{`The installation is complete`, enter},
+		} {
+			if _, err := c.Expect(ctx, regexp.MustCompile(step.await)); err != nil {
+				return err
+			}
+			if err := c.Send(step.send); err != nil {
+				return err
+			}
+		}
+		_, err := c.Expect(ctx, regexp.MustCompile(`the disk boots`))
+		return err
+	}
+	if _, err := shared.host.RunLive(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	s.Ask, s.Password, s.SMBIOS.Serial = nil, "itself", "TESTVM-LIVE-INSTALL"
+	f, err := shared.host.BootDisk(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Hostname != "from-itself.example.org" {
+		t.Errorf("its host name is %q", f.Hostname)
+	}
 }
