@@ -46,7 +46,7 @@ func (b *build) writeManifest(ctx context.Context) (outcome, error) {
 		os.WriteFile(filepath.Join(b.staging, image.ManifestFile), data, 0o644),
 		os.WriteFile(filepath.Join(b.staging, image.SignatureFile), sig, 0o644),
 	)
-	return outcome{bytes: int64(len(data)), note: "signed with key " + b.key.Public().ID()}, err
+	return outcome{bytes: int64(len(data)), note: fmt.Sprintf("signed with key %s; %s of free memory run it live", b.key.Public().ID(), progress.Bytes(b.manifest.LiveMemory()))}, err
 }
 
 func unfinishedPrefix(version string) string { return "." + version + ".unfinished-" }
