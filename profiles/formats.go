@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"imgbuild/image/accounts"
 	"imgbuild/profiles/strict"
 )
 
@@ -38,7 +39,7 @@ func formats() map[string]strict.Format {
 		"owner":                 {What: "a user's or group's name or number", Pattern: `[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?|[0-9]{1,10}`, Max: 32, Examples: []string{"root"}},
 		"id":                    {From: 1, To: 4294967294, Check: checkID},
 		"crypt":                 {What: "a crypt hash, which begins with $6$ or $y$; make one with `openssl passwd -6`", Pattern: cryptPattern, Max: 512, Secret: true},
-		"ssh-key":               {What: "an SSH public key", Pattern: `\s*\S.*`, Max: 16384, Check: checkSSHKey, Secret: true, Examples: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ops@example.org"}},
+		"ssh-key":               {What: "an SSH public key", Pattern: `\s*\S.*`, Max: 16384, Check: accounts.CheckSSHKey, Secret: true, Examples: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ops@example.org"}},
 		"absolute":              {What: "an absolute path", Pattern: `/[^\x00-\x1f:]*`, Check: checkClean, Examples: []string{"/home/operator"}},
 		"image-path":            {What: "an absolute path in the image", Pattern: `/[^\x00-\x1f]*`, Check: checkImagePath, Examples: []string{"/etc/motd"}},
 		"image-glob":            {What: "a glob from the root of the image, without a slash at its beginning", Pattern: `[^/\x00-\x1f][^\x00-\x1f]*`, Check: checkRelativeGlob, Examples: []string{"usr/share/doc/*"}},

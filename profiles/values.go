@@ -1,8 +1,6 @@
 package profiles
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"net/url"
 	"path"
@@ -110,72 +108,6 @@ func checkID(s string) string {
 		return "is 65535, which programs take for no ID at all"
 	}
 	return ""
-}
-
-// sshKeyTypes are what sshd of EL7 to EL10 takes in authorized_keys; DSA is not.
-func sshKeyTypes() []string {
-	return []string{
-		"ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-		"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
-	}
-}
-
-// checkSSHKey checks a line of authorized_keys (sshd(8)): options, type, the key in base64 and a comment. It never shows it:
-// it may be a private key.
-func checkSSHKey(s string) string {
-	if strings.Contains(s, "PRIVATE KEY") {
-		return "is a private key; the public one, from the .pub file, belongs here, and this one should be replaced"
-	}
-	if strings.ContainsAny(s, "\r\n") {
-		return "has more than one line; give each key as its own item"
-	}
-	words := keyWords(s)
-	at := slices.IndexFunc(words, func(w string) bool { return slices.Contains(sshKeyTypes(), w) })
-	if at < 0 || at > 1 {
-		if slices.Contains(words, "ssh-dss") {
-			return "is a DSA key, which no sshd of today accepts"
-		}
-		return "is not an SSH public key: it does not begin with a type such as ssh-ed25519"
-	}
-	if at+1 >= len(words) {
-		return "is not an SSH public key: nothing follows its type"
-	}
-	blob, err := base64.StdEncoding.DecodeString(words[at+1])
-	if err != nil {
-		return "is not an SSH public key: what follows its type is not base64; perhaps it was cut off"
-	}
-	// RFC 4253 6.6: the key begins with its type as a string; every further field is a length and bytes.
-	fields := 0
-	for rest := blob; len(rest) > 0; fields++ {
-		if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
-			return "is not an SSH public key: its bytes end too early; perhaps it was cut off"
-		}
-		n := binary.BigEndian.Uint32(rest)
-		if fields == 0 && string(rest[4:4+n]) != words[at] {
-			return "is not an SSH public key: the type that it begins with is not the type inside"
-		}
-		rest = rest[4+n:]
-	}
-	if fields < 2 {
-		return "is not an SSH public key: it holds no key"
-	}
-	return ""
-}
-
-// keyWords splits at blanks outside of double quotes, which options such as command="…" have.
-func keyWords(s string) []string {
-	quoted, escaped := false, false
-	return strings.FieldsFunc(s, func(r rune) bool {
-		switch {
-		case escaped:
-			escaped = false
-		case r == '\\' && quoted:
-			escaped = true
-		case r == '"':
-			quoted = !quoted
-		}
-		return !quoted && (r == ' ' || r == '\t')
-	})
 }
 
 func checkClean(s string) string {

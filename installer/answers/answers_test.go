@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"imgbuild/image/accounts"
 	"imgbuild/image/layout"
 	"imgbuild/image/plan"
 	"imgbuild/installer"
@@ -167,7 +168,7 @@ func TestSSHKeys(t *testing.T) {
 		key + "\n" + key:                   false,
 		"":                                 false,
 	} {
-		if problem := CheckSSHKey(text); (problem == "") != good {
+		if problem := accounts.CheckSSHKey(text); (problem == "") != good {
 			t.Errorf("%q: %q", text, problem)
 		}
 	}

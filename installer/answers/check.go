@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"imgbuild/image/accounts"
 	"imgbuild/image/plan"
 	"imgbuild/installer/cmdline"
 	"imgbuild/profiles/strict"
@@ -145,7 +146,7 @@ func (p *parser) user(at string, u plan.User) {
 		inside("password", "is not a crypt hash (the value is not shown); make one with `openssl passwd -6`, and never write a password as it is")
 	}
 	for i, k := range u.SSHKeys {
-		if problem := CheckSSHKey(k); problem != "" {
+		if problem := accounts.CheckSSHKey(k); problem != "" {
 			inside(fmt.Sprintf("ssh_keys[%d]", i), "%s", problem)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"imgbuild/image/accounts"
 	"imgbuild/image/layout"
 	"imgbuild/installer/answers"
 )
@@ -290,7 +291,7 @@ func (m *model) fault() (note string, at int) {
 			return "The two passwords are not the same. Type both again.", 0
 		}
 		if k := m.sshKey.text(); k != "" {
-			if problem := answers.CheckSSHKey(k); problem != "" {
+			if problem := accounts.CheckSSHKey(k); problem != "" {
 				return "The key " + problem + ".", 2
 			}
 		}

@@ -1,4 +1,4 @@
-package answers
+package accounts
 
 import (
 	"encoding/base64"
