@@ -17,6 +17,7 @@ import (
 	"github.com/cavaliergopher/rpm"
 	"golang.org/x/sys/unix"
 
+	"imgbuild/builder/tree"
 	"imgbuild/installer/unpack"
 	"imgbuild/profiles"
 )
@@ -83,6 +84,10 @@ func TestRealCentOS7PackagesSurviveInstallationAndPacking(t *testing.T) {
 		t.Errorf("that is too little to have compared everything")
 	}
 	b.root = installed
+	if b.tree, err = tree.Open(installed); err != nil {
+		t.Fatal(err)
+	}
+	defer b.tree.Close()
 	squash, err := b.squashfs(t.Context())
 	if err != nil {
 		t.Fatal(err)
