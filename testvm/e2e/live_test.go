@@ -232,7 +232,7 @@ func TestALiveSystemIsInstalledFromItself(t *testing.T) {
 				return err
 			}
 		}
-		_, err := c.Expect(ctx, regexp.MustCompile(`the disk boots`))
+		_, err := c.Expect(ctx, regexp.MustCompile(`the image is installed, and the disk boots`))
 		return err
 	}
 	if _, err := shared.host.RunLive(t.Context(), s); err != nil {
