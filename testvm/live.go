@@ -36,7 +36,7 @@ func (h *Host) RunLive(ctx context.Context, s Scenario) (f Facts, err error) {
 	if err != nil {
 		return f, err
 	}
-	failed := regexp.MustCompile(`imgbuild: failed: (.*)`)
+	failed := regexp.MustCompile(`imgbuild: failed: ([^\r\n]*)\r?\n`)
 	match, err := m.Console().Expect(ctx, append([]*regexp.Regexp{loginPrompt(), failed}, deadBoots()...)...)
 	switch {
 	case err != nil:
