@@ -36,13 +36,17 @@ func (h *Host) RunLive(ctx context.Context, s Scenario) (f Facts, err error) {
 	if err != nil {
 		return f, err
 	}
-	failed := regexp.MustCompile(`imgbuild: failed: ([^\r\n]*)\r?\n`)
+	failed := regexp.MustCompile(`imgbuild: failed: `)
 	match, err := m.Console().Expect(ctx, append([]*regexp.Regexp{loginPrompt(), failed}, deadBoots()...)...)
 	switch {
 	case err != nil:
 		return f, fmt.Errorf("start machine %s from memory: %w", s.Name, err)
 	case match.Index == 1:
-		return f, &InstallerError{Sentence: match.Groups[1]}
+		rest, err := m.Console().expectLine(ctx, []*regexp.Regexp{regexp.MustCompile(`.+`)})
+		if err != nil {
+			return f, err
+		}
+		return f, &InstallerError{Sentence: rest.Groups[0]}
 	case match.Index != 0:
 		return f, fmt.Errorf("start machine %s from memory: it says %q; the console's last lines:\n%s", s.Name, match.Groups[0], m.Console().Tail(25))
 	}
