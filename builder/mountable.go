@@ -18,7 +18,7 @@ func squashfsOption(compressor string) string {
 // kernelMounts says whether the image's kernel can mount a squashfs of that compressor, by its configuration; true where nothing says
 // how it was configured.
 func kernelMounts(t *tree.Tree, release, compressor string) (bool, error) {
-	config := t.First("/usr/lib/modules/"+release+"/config", "/lib/modules/"+release+"/config", "/boot/config-"+release)
+	config := kernelConfig(t, release)
 	if config == "" {
 		return true, nil
 	}

@@ -186,9 +186,14 @@ func (b *build) dracut(ctx context.Context) error {
 	return nil
 }
 
+// kernelConfig is where the image says how its kernel was configured; empty where nothing says it.
+func kernelConfig(t *tree.Tree, release string) string {
+	return t.First("/usr/lib/modules/"+release+"/config", "/lib/modules/"+release+"/config", "/boot/config-"+release)
+}
+
 // dracutCompression is the fastest that the kernel unpacks and the image can make.
 func dracutCompression(t *tree.Tree, release string, major int) string {
-	config := t.First("/usr/lib/modules/"+release+"/config", "/lib/modules/"+release+"/config", "/boot/config-"+release)
+	config := kernelConfig(t, release)
 	if config == "" || major < 9 || t.First("/usr/bin/zstd") == "" {
 		return "--gzip"
 	}

@@ -402,15 +402,3 @@ func FuzzContents(f *testing.F) {
 		}
 	})
 }
-
-func FuzzMounts(f *testing.F) {
-	f.Add("27 1 254:0 / /a\\040b rw,relatime shared:1 - ext4 /dev/vda rw\n")
-	f.Add("\\04 - \\")
-	f.Fuzz(func(t *testing.T, s string) {
-		for _, m := range parseMounts(s) {
-			if m.number == "" || len(m.target) == 0 && !strings.Contains(s, "\\") {
-				t.Errorf("%+v of %q", m, s)
-			}
-		}
-	})
-}

@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imgbuild/image/mountinfo"
 )
 
 // uses are what keeps a disk busy, in the order in which it was found.
@@ -59,16 +60,16 @@ func (m *machine) findUses() error {
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
-	for _, mount := range parseMounts(string(mounts)) {
-		name := m.names[mount.number]
-		if name == "" && strings.HasPrefix(mount.source, "/") { // Btrfs and others invent a number
-			if name = m.nameOf(mount.source); name != "" {
-				m.names[mount.number] = name
+	for _, mount := range mountinfo.Parse(string(mounts)) {
+		name := m.names[mount.Dev]
+		if name == "" && strings.HasPrefix(mount.Source, "/") { // Btrfs and others invent a number
+			if name = m.nameOf(mount.Source); name != "" {
+				m.names[mount.Dev] = name
 			}
 		}
 		for _, u := range m.below(name) {
-			u.mount(m.describe(name), mount.target)
-			u.system = u.system || systemDir(mount.target)
+			u.mount(m.describe(name), mount.Target)
+			u.system = u.system || systemDir(mount.Target)
 		}
 	}
 	swaps, err := os.ReadFile(filepath.Join(m.Proc, "swaps"))
@@ -77,7 +78,7 @@ func (m *machine) findUses() error {
 	}
 	for line := range strings.Lines(string(swaps)) {
 		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[0], "/") {
-			name := m.nameOf(unescape(f[0]))
+			name := m.nameOf(mountinfo.Unescape(f[0]))
 			for _, u := range m.below(name) {
 				u.system = true
 			}
@@ -194,36 +195,3 @@ func (m *machine) nameOf(path string) string {
 
 // numbers writes a device number as sysfs does.
 func numbers(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
-
-// mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
-type mount struct{ number, target, source string }
-
-// parseMounts passes over what is no mount.
-func parseMounts(text string) []mount {
-	var out []mount
-	for line := range strings.Lines(text) {
-		head, tail, ok := strings.Cut(line, " - ")
-		f, t := strings.Fields(head), strings.Fields(tail)
-		if ok && len(f) > 4 && len(t) > 1 {
-			out = append(out, mount{f[2], unescape(f[4]), unescape(t[1])})
-		}
-	}
-	return out
-}
-
-// unescape takes back the \040 that the kernel writes for a blank.
-func unescape(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		if len(s) >= 4 && s[0] == '\\' {
-			if n, err := strconv.ParseUint(s[1:4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				s = s[4:]
-				continue
-			}
-		}
-		b.WriteByte(s[0])
-		s = s[1:]
-	}
-	return b.String()
-}

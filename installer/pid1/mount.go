@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgbuild/installer/mountinfo"
+	"imgbuild/image/mountinfo"
 )
 
 type mount struct {

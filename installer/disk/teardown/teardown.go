@@ -16,7 +16,7 @@ import (
 	"slices"
 	"strings"
 
-	"imgbuild/installer/mountinfo"
+	"imgbuild/image/mountinfo"
 )
 
 // Kind is what a device is, and how it is removed.

@@ -23,6 +23,8 @@ func TestMountsAreReadAsTheKernelWritesThem(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("24 1 8:3 / / rw - xfs /dev/sda3 rw\n")
+	f.Add("27 1 254:0 / /a\\040b rw,relatime shared:1 - ext4 /dev/vda rw\n")
+	f.Add("\\04 - \\")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, m := range Parse(text) {
 			if m.Dev == "" || m.Target == "" || m.FS == "" || m.Source == "" {
