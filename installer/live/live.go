@@ -57,7 +57,7 @@ func New(o Options) *Root { return &Root{o: o} }
 
 // MountImage mounts the squashfs in the image as the lowest layer.
 func (r *Root) MountImage(ctx context.Context, i *Image) error {
-	if err := r.load(ctx, "loop", "squashfs"); err != nil {
+	if err := r.load(ctx, buildAgain, "loop", "squashfs"); err != nil {
 		return err
 	}
 	path, device, err := attach(i.f)
@@ -74,8 +74,8 @@ func (r *Root) MountImage(ctx context.Context, i *Image) error {
 
 // MountNFS mounts an exported tree, read-only, as the lowest layer (nfs(5)).
 func (r *Root) MountNFS(ctx context.Context, from plan.NFSRoot, addresses func(ctx context.Context, host string) ([]string, error)) error {
-	if err := r.load(ctx, "nfs", "nfsv4", "nfsv3"); err != nil {
-		return fmt.Errorf("%w; build the image with NFS in its profile's initramfs: nfs: true", err)
+	if err := r.load(ctx, "build the image with initramfs: {modules: [nfs, nfsv3, nfsv4]} in its profile", "nfs", "nfsv4", "nfsv3"); err != nil {
+		return err
 	}
 	found, err := addresses(ctx, from.Server)
 	if err != nil || len(found) == 0 {
@@ -107,7 +107,7 @@ var errNoAddress = errors.New("it has no address")
 
 // Overlay lays memory over the lowest layer: Options.Root is then a whole, writable tree.
 func (r *Root) Overlay(ctx context.Context) error {
-	if err := r.load(ctx, "overlay"); err != nil {
+	if err := r.load(ctx, buildAgain, "overlay"); err != nil {
 		return err
 	}
 	rw := r.o.layer("rw")
@@ -156,7 +156,7 @@ func (r *Root) Persist(ctx context.Context, p plan.Persistent) error {
 	if !slices.Contains([]string{"ext4", "xfs"}, kind) {
 		return fmt.Errorf("keep %s: the file system with the label %s on %s is %q, and ext4 and xfs can be used: make one with mkfs.ext4 -L %s", p.Dir, p.Label, device, kind, p.Label)
 	}
-	if err := r.load(ctx, kind); err != nil {
+	if err := r.load(ctx, buildAgain, kind); err != nil {
 		return err
 	}
 	target, err := r.inside(p.Dir)
@@ -206,14 +206,17 @@ func (r *Root) inside(dir string) (string, error) {
 	return filepath.Join(r.o.Root, rel), nil
 }
 
-// load loads modules in order.
-func (r *Root) load(ctx context.Context, names ...string) error {
+// buildAgain is what to do where the initramfs lacks a module that every release has now.
+const buildAgain = "build the image again with this version of imgbuild"
+
+// load loads modules in order. The advice is for who lacks one.
+func (r *Root) load(ctx context.Context, advice string, names ...string) error {
 	for _, n := range names {
 		if r.o.LoadModule == nil {
 			continue
 		}
 		if err := r.o.LoadModule(ctx, n); err != nil {
-			return fmt.Errorf("run from memory: %w; build the image again with this version of imgbuild", err)
+			return fmt.Errorf("run from memory: %w; %s", err, advice)
 		}
 	}
 	return nil
