@@ -184,6 +184,38 @@ func TestBadBytesAreNeverKept(t *testing.T) {
 	}
 }
 
+func TestAGivenChunkIsNotCopiedAndAnotherBufferComesBackForIt(t *testing.T) {
+	data, table := imagetest.Random(t, 3*image.ChunkSize, 1)
+	b, _ := New(int64(len(data)), table, 2*image.ChunkSize)
+	buffer := func(i int) []byte { return append(make([]byte, 0, image.ChunkSize), imagetest.Chunk(data, i)...) }
+	bad, first := buffer(1), buffer(0)
+	if spare, err := b.Give(0, bad); !errors.Is(err, image.ErrChunk) || &spare[0] != &bad[0] {
+		t.Errorf("a wrong chunk: its buffer did not come back, or %v", err)
+	}
+	if spare, err := b.Give(0, first); err != nil || spare != nil {
+		t.Errorf("the first: %v, and a buffer came back: %v", err, spare != nil)
+	}
+	again := buffer(0)
+	if spare, err := b.Give(0, again); err != nil || &spare[0] != &again[0] {
+		t.Errorf("one that is here: its buffer did not come back, or %v", err)
+	}
+	if err := b.View(t.Context(), 0, 0, func(held []byte) error {
+		if &held[0] != &first[0] {
+			t.Error("the chunk was copied")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	b.Release(0, image.ChunkSize)
+	if _, err := b.Give(1, buffer(1)); err != nil {
+		t.Error(err)
+	}
+	if spare, err := b.Give(2, buffer(2)); err != nil || cap(spare) < image.ChunkSize || &spare[:1][0] != &first[0] {
+		t.Errorf("the buffer of the chunk that gave way did not come back: %v", err)
+	}
+}
+
 func TestAClaimGivenBackIsClaimedAgainAndBeforeOthersIfAReaderWaits(t *testing.T) {
 	data, table := imagetest.Random(t, 8*image.ChunkSize, 1)
 	b, _ := New(int64(len(data)), table, 8*image.ChunkSize)

@@ -138,47 +138,51 @@ func (b *Blob) unreserve(i int) {
 // Put hands in the bytes of chunk i. They are copied. An error that wraps image.ErrChunk means that they are not those
 // that were signed: nothing was kept, and the caller still has its claim. A chunk that is already here is passed over.
 func (b *Blob) Put(i int, data []byte) error {
-	if i < 0 || i >= len(b.chunks) {
-		return fmt.Errorf("put chunk %d: there are only %d", i, len(b.chunks))
-	}
 	b.mu.Lock()
-	err, skip := b.err, b.chunks[i].state == present
-	var buffer []byte
-	if err == nil && !skip {
-		buffer = b.buffer()
-	}
+	buffer := b.buffer()
 	b.mu.Unlock()
-	if err != nil || skip {
-		return err
-	}
 	if buffer == nil {
 		buffer = make([]byte, 0, image.ChunkSize)
 	}
-	// The copy is what is verified, outside the lock: whatever the caller does to data meanwhile cannot slip through.
-	bad := len(data) > image.ChunkSize
-	if !bad {
-		buffer = append(buffer[:0], data...)
-		err = b.table.Verify(i, buffer)
+	spare, err := b.Give(i, append(buffer[:0], data[:min(len(data), image.ChunkSize+1)]...))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recycle(spare)
+	return err
+}
+
+// Give is Put without the copy: the data, which want a capacity of image.ChunkSize, belong to the blob from the call on, and
+// nobody else may touch them again. Whatever the outcome, the caller gets another buffer for them, or nil if there is none
+// now.
+func (b *Blob) Give(i int, data []byte) (spare []byte, err error) {
+	if i < 0 || i >= len(b.chunks) {
+		return data, fmt.Errorf("put chunk %d: there are only %d", i, len(b.chunks))
+	}
+	b.mu.Lock()
+	err, skip := b.err, b.chunks[i].state == present
+	b.mu.Unlock()
+	if err != nil || skip {
+		return data, err
+	}
+	if len(data) > image.ChunkSize {
+		err = fmt.Errorf("check chunk %d: it has %d bytes or more: %w", i, len(data), image.ErrChunk)
 	} else {
-		err = fmt.Errorf("check chunk %d: it has %d bytes: %w", i, len(data), image.ErrChunk)
+		err = b.table.Verify(i, data)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	kept := false
-	defer func() {
-		if !kept {
-			b.recycle(buffer)
-		}
-	}()
 	if err != nil {
 		b.stats.Bad++
-		return err
+		return data, err
 	}
 	if b.err != nil {
-		return b.err
+		return data, b.err
 	}
-	kept, err = b.install(i, buffer)
-	return err
+	kept, err := b.install(i, data)
+	if !kept {
+		return data, err
+	}
+	return b.buffer(), nil
 }
 
 // install makes chunk i present with verified data that came from a fetcher. It reports whether it kept the buffer.

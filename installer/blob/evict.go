@@ -143,11 +143,11 @@ func (b *Blob) full() bool {
 
 func (b *Blob) evict(i int) {
 	c := &b.chunks[i]
+	delete(b.here, i)
 	if c.views == 0 { // else the last who views it leaves it to the garbage collector
 		b.recycle(c.data)
 	}
 	c.state, c.data, c.views = missing, nil, 0
-	delete(b.here, i)
 	b.reserve--
 	if c.cold = c.cold || int64(c.read) == b.length(i); !c.cold {
 		b.cursor = min(b.cursor, i)

@@ -184,10 +184,12 @@ func (t *team) hand(ctx context.Context, s *source, r *run, i int) error {
 
 // check puts a chunk. Claim says that it is given back if it is not good.
 func (t *team) check(s, from *source, i int, data []byte, claim bool, w *twin, r *run) {
-	err := t.b.Put(i, data)
+	spare, err := t.b.Give(i, data)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.free = append(t.free, data[:0])
+	if spare != nil {
+		t.free = append(t.free, spare[:0])
+	}
 	if err != nil && claim {
 		defer t.b.Unclaim(i, 1) // when it is known what was wrong
 	}

@@ -70,6 +70,15 @@ type Releaser interface {
 	Release(off, n int64)
 }
 
+// Wanter is a source that can fetch bytes before they are read.
+type Wanter interface {
+	// Want says that the n bytes from off on will be read soon. It does not wait.
+	Want(off, n int64)
+}
+
+// tail is how many bytes at the end of an image are wanted from the start: its tables, or the largest part of them.
+const tail = 1 << 20
+
 // Unpack writes the image in src, size bytes long, into the directory dest. If src is a Releaser, ranges are released as soon
 // as they have been read. When ctx ends, Unpack returns its cause at once, even if src.ReadAt does not: that call
 // may end later, and what it reads is thrown away.
@@ -115,6 +124,10 @@ type unpacker struct {
 }
 
 func (u *unpacker) run(ctx context.Context, size int64, dest string) error {
+	if w, ok := u.src.src.(Wanter); ok {
+		w.Want(0, 1)
+		w.Want(size-tail, tail)
+	}
 	img, err := squashfs.Open(u.src, size)
 	if err != nil {
 		return err

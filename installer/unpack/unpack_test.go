@@ -224,11 +224,22 @@ type growing struct {
 	last     int64
 	released int64 // everything of the data before it
 	meta     bool  // the metadata too
+	wanted   int64 // from there on, before anything was read
+	begun    bool
+}
+
+func (b *growing) Want(off, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if end := int64(len(b.img)); !b.begun && off+n == end {
+		b.wanted = max(off, 0)
+	}
 }
 
 func (b *growing) ReadAt(p []byte, off int64) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.begun = true
 	switch {
 	case off > 0 && off < b.data && off < b.last:
 		b.t.Errorf("read at %d after %d", off, b.last)
@@ -273,7 +284,7 @@ func TestDataIsReadInOrderAndReleasedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := &growing{t: t, img: img, data: r.Superblock().DataEnd}
+	src := &growing{t: t, img: img, data: r.Superblock().DataEnd, wanted: int64(len(img))}
 	dest := t.TempDir()
 	s, err := unpack.Unpack(context.Background(), src, int64(len(img)), dest, unpack.Options{MaxMemory: 1})
 	if err != nil {
@@ -281,6 +292,9 @@ func TestDataIsReadInOrderAndReleasedAtOnce(t *testing.T) {
 	}
 	if !src.meta || src.released != src.data {
 		t.Errorf("released: data up to %d of %d, metadata %v", src.released, src.data, src.meta)
+	}
+	if src.wanted > src.data {
+		t.Errorf("the metadata, from %d on, was not asked for before it was read, but %d", src.data, src.wanted)
 	}
 	if s.BytesRead > int64(len(img))+16<<10 {
 		t.Errorf("%d bytes read of an image of %d", s.BytesRead, len(img))
