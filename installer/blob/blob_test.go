@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +214,52 @@ func TestAGivenChunkIsNotCopiedAndAnotherBufferComesBackForIt(t *testing.T) {
 	}
 	if spare, err := b.Give(2, buffer(2)); err != nil || cap(spare) < image.ChunkSize || &spare[:1][0] != &first[0] {
 		t.Errorf("the buffer of the chunk that gave way did not come back: %v", err)
+	}
+}
+
+func TestALentChunkStaysUntilItIsGivenBack(t *testing.T) {
+	data, table := imagetest.Random(t, 2*image.ChunkSize+9, 1)
+	b, _ := New(int64(len(data)), table, image.ChunkSize)
+	var fetchers sync.WaitGroup
+	fetchers.Go(func() { fetch(t, b, data, 1) })
+	lent, give, err := b.Lend(image.ChunkSize-5, 100)
+	if err != nil || !bytes.Equal(lent, data[image.ChunkSize-5:image.ChunkSize]) {
+		t.Fatalf("lent %d bytes to the chunk's end, %v", len(lent), err)
+	}
+	next := make(chan []byte)
+	go func() {
+		more, give, err := b.Lend(2*image.ChunkSize, 1<<20)
+		if err != nil {
+			t.Error(err)
+		} else {
+			defer give(len(more))
+		}
+		next <- bytes.Clone(more)
+	}()
+	for range 1000 { // there is no room but that of what is lent
+		select {
+		case <-next:
+			t.Fatal("two chunks came into the memory of one")
+		default:
+			runtime.Gosched()
+		}
+	}
+	if !bytes.Equal(lent, data[image.ChunkSize-5:image.ChunkSize]) {
+		t.Error("what is lent has changed")
+	}
+	give(len(lent))
+	if more := <-next; !bytes.Equal(more, data[2*image.ChunkSize:]) {
+		t.Errorf("lent %d bytes of the last chunk", len(more))
+	}
+	for off, most := range map[int64]int64{-1: 5, int64(len(data)): 5, 0: 0} {
+		if _, _, err := b.Lend(off, most); err == nil {
+			t.Errorf("%d bytes at %d were lent", most, off)
+		}
+	}
+	b.Close()
+	fetchers.Wait()
+	if _, _, err := b.Lend(0, 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

@@ -34,6 +34,22 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	return n, eof
 }
 
+// Lend waits for the bytes from off on, and lends those of them that lie in one chunk, at most the given number. They stay as they
+// are, and the chunk in memory, until give is called, once, with how many of them were read: a reader that holds many chunks is in
+// the way of what comes.
+func (b *Blob) Lend(off, most int64) (data []byte, give func(read int), err error) {
+	if off < 0 || off >= b.size || most <= 0 {
+		return nil, nil, fmt.Errorf("lend %d bytes at offset %d: there are only %d", most, off, b.size)
+	}
+	i := int(off / image.ChunkSize)
+	start := off % image.ChunkSize
+	if data, err = b.acquire(i, start+1); err != nil {
+		return nil, nil, err
+	}
+	data = data[start:min(start+most, int64(len(data)))]
+	return data, func(read int) { b.unpin(i, read) }, nil
+}
+
 // acquire waits for chunk i and pins it. The reader will read up to want bytes from the chunk's start on, so the chunks
 // that follow are put in demand too.
 func (b *Blob) acquire(i int, want int64) ([]byte, error) {

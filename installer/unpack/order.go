@@ -87,8 +87,8 @@ func (o *order) next() (b squashfs.Block, tail, ok bool) {
 	return b, tail, ok
 }
 
-// take appends the next piece to a window.
-func (o *order) take(w *window) {
+// takeOne appends the next piece to a window.
+func (o *order) takeOne(w *window) {
 	b, tail, _ := o.next()
 	at := len(w.targets)
 	if tail {

@@ -23,20 +23,26 @@ type job struct {
 // window is a stretch of the image with the pieces that lie in it. One worker has all of it, as what its pieces share,
 // which are files and directories, is then seldom waited for. It goes back to free when it has been written.
 type window struct {
-	buf     []byte
-	start   int64 // on the image
+	buf     []byte         // of its own, nil before it was needed
+	data    []byte         // what was read: in buf, or lent
+	give    func(read int) // gives data back; nil if they are in buf
+	start   int64          // on the image
 	pieces  []piece
 	targets []target // of the first piece, then of the second, and so on
 	free    chan<- *window
 }
 
-// data returns the bytes of piece p as they lie on the image.
-func (w *window) data(p *piece) []byte {
+// bytes returns those of piece p as they lie on the image.
+func (w *window) bytes(p *piece) []byte {
 	at := p.Offset - w.start
-	return w.buf[at : at+int64(p.Size)]
+	return w.data[at : at+int64(p.Size)]
 }
 
 func (w *window) done() {
+	if w.give != nil {
+		w.give(len(w.data))
+	}
+	w.data, w.give = nil, nil
 	w.pieces, w.targets = w.pieces[:0], w.targets[:0]
 	if cap(w.pieces)+cap(w.targets) > kept {
 		w.pieces, w.targets = nil, nil
@@ -79,7 +85,7 @@ func (r *reader) send(ctx context.Context, j job) error {
 func (r *reader) window(ctx context.Context) (*window, error) {
 	if r.made < cap(r.free) && len(r.free) == 0 {
 		r.made++
-		return &window{buf: make([]byte, r.size), free: r.free}, nil
+		return &window{free: r.free}, nil
 	}
 	select {
 	case w := <-r.free:
@@ -98,31 +104,77 @@ func (r *reader) run(ctx context.Context) error {
 		}
 		nodes = nodes[n:]
 	}
+	lender, _ := r.src.src.(Lender)
 	o := r.order()
-	b, _, more := o.next()
-	for more {
+	for b, _, more := o.next(); more; b, _, more = o.next() {
 		w, err := r.window(ctx)
 		if err != nil {
 			return err
 		}
 		w.start = b.Offset
-		end := b.Offset
-		for more && b.Offset <= end+maxGap && b.Offset+int64(b.Size) <= w.start+r.size {
-			o.take(w)
-			end = max(end, b.Offset+int64(b.Size))
-			b, _, more = o.next()
+		size := r.size
+		if lender != nil {
+			size = int64(b.Size) // of a piece that does not lie in one; what follows it is borrowed again
+			err = r.borrow(o, w, lender)
 		}
-		if n, err := r.src.ReadAt(w.buf[:end-w.start], w.start); int64(n) < end-w.start {
-			return fmt.Errorf("read %d bytes of the image at %d: %w", end-w.start, w.start, err)
+		if w.data == nil && err == nil {
+			err = r.copy(o, w, size)
 		}
-		if more {
+		if err != nil {
+			w.done()
+			return err
+		}
+		if b, _, more := o.next(); more {
 			r.forgetTo(b.Offset)
 		}
 		if err := r.send(ctx, job{win: w}); err != nil {
+			w.done()
 			return err
 		}
 	}
 	r.forgetTo(r.img.Superblock().DataEnd)
+	return nil
+}
+
+// take takes the next pieces, of which there is one at least, into a window of at most the given size, and returns where they end.
+func (o *order) take(w *window, size int64) (end int64) {
+	end = w.start
+	for b, _, more := o.next(); more && b.Offset <= end+maxGap && b.Offset+int64(b.Size) <= w.start+size; b, _, more = o.next() {
+		o.takeOne(w)
+		end = max(end, b.Offset+int64(b.Size))
+	}
+	return end
+}
+
+// copy reads the next pieces, of at most the given size together, into the window's own memory.
+func (r *reader) copy(o *order, w *window, size int64) error {
+	if int64(len(w.buf)) < size {
+		w.buf = make([]byte, size)
+	}
+	n := o.take(w, size) - w.start
+	if got, err := r.src.ReadAt(w.buf[:n], w.start); int64(got) < n {
+		return fmt.Errorf("read %d bytes of the image at %d: %w", n, w.start, err)
+	}
+	w.data = w.buf[:n]
+	return nil
+}
+
+// borrow takes the next pieces where the source has them. It takes none if the first does not lie there in one.
+func (r *reader) borrow(o *order, w *window, from Lender) error {
+	l, err := r.src.lend(from, w.start, r.size)
+	if err == nil {
+		err = l.err
+	}
+	if err != nil {
+		return fmt.Errorf("read the image at %d: %w", w.start, err)
+	}
+	if b, _, _ := o.next(); int64(b.Size) > int64(len(l.data)) {
+		l.give(0)
+		return nil
+	}
+	n := o.take(w, int64(len(l.data))) - w.start
+	w.data, w.give = l.data[:n], l.give
+	r.src.read.Add(n)
 	return nil
 }
 

@@ -199,6 +199,11 @@ func (u *unpacker) pour(ctx context.Context) error {
 		g.Go(func() error { return w.run(gctx, jobs) })
 	}
 	err := g.Wait()
+	for j := range jobs { // what nobody does any more
+		if j.win != nil {
+			j.win.done()
+		}
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

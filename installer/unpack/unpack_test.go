@@ -306,6 +306,73 @@ func TestDataIsReadInOrderAndReleasedAtOnce(t *testing.T) {
 	}
 }
 
+// lending is a source that has its bytes in memory, in chunks.
+type lending struct {
+	growing
+	chunk int64
+	out   sync.WaitGroup // lent and not given back
+	read  int64          // of what was given back
+}
+
+func (b *lending) Lend(off, most int64) ([]byte, func(int), error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if off < b.released || off >= b.data {
+		b.t.Errorf("asked to lend at %d; the data before %d were released and end at %d", off, b.released, b.data)
+	}
+	lent := b.img[off:min(off+most, (off/b.chunk+1)*b.chunk, b.data)]
+	b.out.Add(1)
+	return lent, func(n int) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.read += int64(n)
+		b.out.Done()
+	}, nil
+}
+
+func TestWhatLiesInMemoryIsBorrowedAndGivenBack(t *testing.T) {
+	var entries []squashtest.Entry
+	for i := range 300 {
+		entries = append(entries, squashtest.Entry{Name: fmt.Sprintf("f%03d", i), Node: regular(noise(i * 1999))})
+	}
+	img := squashtest.Image(directory(entries...), own())
+	r, err := squashfs.Open(bytes.NewReader(img), int64(len(img)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, chunk := range []int64{4 << 10, 200 << 10, 1 << 20, 1 << 30} {
+		src := &lending{growing: growing{t: t, img: img, data: r.Superblock().DataEnd}, chunk: chunk}
+		dest := t.TempDir()
+		s, err := unpack.Unpack(context.Background(), src, int64(len(img)), dest, unpack.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		src.out.Wait()
+		if src.released != src.data {
+			t.Errorf("chunks of %d bytes: %d of %d bytes were released", chunk, src.released, src.data)
+		}
+		if s.BytesRead > int64(len(img))+16<<10 || chunk == 1<<20 && src.read < s.BytesRead*9/10 {
+			t.Errorf("chunks of %d bytes: of an image of %d bytes %d were read, %d of them where they were", chunk, len(img), s.BytesRead, src.read)
+		}
+		for _, e := range entries {
+			if b, err := os.ReadFile(filepath.Join(dest, e.Name)); err != nil || string(b) != string(e.Node.Data) {
+				t.Errorf("chunks of %d bytes: %s has other bytes: %v", chunk, e.Name, err)
+			}
+		}
+	}
+	src := &lending{growing: growing{t: t, img: img, data: r.Superblock().DataEnd}, chunk: 100 << 10}
+	dest := t.TempDir()
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := unpack.Unpack(ctx, src, int64(len(img)), dest, unpack.Options{Progress: func(p unpack.Progress) {
+		if p.Files > 100 {
+			cancel()
+		}
+	}}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	src.out.Wait()
+}
+
 // stuck is a source whose data never comes.
 type stuck struct {
 	*bytes.Reader

@@ -50,7 +50,7 @@ func (w *worker) do(ctx context.Context, j job) error {
 	targets := j.win.targets
 	for i := range j.win.pieces {
 		p := &j.win.pieces[i]
-		if err := w.open(ctx, p, j.win.data(p), targets[:p.targets]); err != nil {
+		if err := w.open(ctx, p, j.win.bytes(p), targets[:p.targets]); err != nil {
 			return err
 		}
 		targets = targets[p.targets:]
