@@ -1,7 +1,8 @@
 #!/bin/sh
 # Prints what imgbuild takes, beside the tool that people would use instead, measured in the same run: building against
 # dnf and mksquashfs by hand, unpacking against unsquashfs, the sizes of the initramfs, imgserve in a boot storm against
-# dnsmasq and nginx, and machines that install at the same time against what their cables can do. Needs root, make setup-test and
+# dnsmasq and nginx, machines that install at the same time against what their cables can do, a machine that runs the image from memory against
+# dracut's live start, and the medium against xorriso, dd and cmp. Needs root, make setup-test and
 # make build. BENCH_COUNT= repeats each but the storm and the swarms (default 1); BENCH_MACHINES= is how many machines start
 # (default 1000,10000), BENCH_SWARM= how many install at the same time (default 1,4,8,16,32).
 set -eu
@@ -49,3 +50,17 @@ build/testvm swarm --machines "${BENCH_SWARM:-1,4,8,16,32}" --transport http,rel
 
 say "the same, with something that goes wrong: what it costs"
 build/testvm swarm --transport '' --faults 10 --size 128MiB
+
+say "the release runs from memory: from the kernel's start to the login, beside dracut's live start of the same root file system"
+build/testvm live-bench --release build/bench/demo/1 --count "$count"
+
+IMGBUILD_BENCH_RELEASE=$PWD/build/bench/demo/1
+IMGBUILD_BENCH_ISO=$IMGBUILD_BENCH_RELEASE/live.iso
+export IMGBUILD_BENCH_RELEASE IMGBUILD_BENCH_ISO
+for dir in /dev/shm /var/tmp; do
+    say "its medium, written to $dir ($(stat -f -c %T "$dir")), beside xorriso alone with the same files and dd with as many bytes"
+    IMGBUILD_BENCH_DIR=$dir run MediumAgainst -benchtime 5x ./builder/iso
+done
+
+say "the medium on a loop device, written and read back by imgbuild write, beside dd and cmp"
+IMGBUILD_BENCH_DIR=/var/tmp run WriteAgainst -benchtime 5x ./builder/stick

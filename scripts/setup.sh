@@ -40,13 +40,15 @@ debian_test="
 postgresql isc-dhcp-client isc-dhcp-relay busybox-static tftp-hpa atftp curl kea-admin
 lldpd selinux-utils selinux-policy-default network-manager dbus grub-common grub-pc-bin nginx
 lvm2 mdadm dmsetup cryptsetup-bin parted thin-provisioning-tools rpm2cpio shellcheck aria2 transmission-cli
-btrfs-progs exfatprogs ntfs-3g f2fs-tools bcache-tools jfsutils reiserfsprogs udftools erofs-utils gfs2-utils ocfs2-tools nilfs-tools genisoimage"
+btrfs-progs exfatprogs ntfs-3g f2fs-tools bcache-tools jfsutils reiserfsprogs udftools erofs-utils gfs2-utils ocfs2-tools nilfs-tools genisoimage
+dracut-network dracut-live"
 
 el_test="
 postgresql-server dhcp-client dhcp-relay busybox tftp atftp curl kea
 lldpd libselinux-utils selinux-policy-targeted NetworkManager dbus-daemon grub2-tools-minimal grub2-tools grub2-pc-modules nginx
 lvm2 mdadm cryptsetup parted device-mapper-persistent-data ShellCheck aria2 transmission-cli
-btrfs-progs exfatprogs ntfsprogs f2fs-tools udftools erofs-utils gfs2-utils genisoimage"
+btrfs-progs exfatprogs ntfsprogs f2fs-tools udftools erofs-utils gfs2-utils genisoimage
+dracut-network dracut-live"
 
 # Each of $1 is needed, each of $2 is good to have.
 install_debian() {

@@ -24,7 +24,7 @@ import (
 	"imgbuild/image/imagetest"
 )
 
-func needTools(t *testing.T, names ...string) {
+func needTools(t testing.TB, names ...string) {
 	t.Helper()
 	for _, n := range names {
 		if _, err := tool.Find(n); err != nil {
@@ -34,7 +34,7 @@ func needTools(t *testing.T, names ...string) {
 }
 
 // peer runs a program and returns all that it says.
-func peer(t *testing.T, argv ...string) string {
+func peer(t testing.TB, argv ...string) string {
 	t.Helper()
 	name, err := tool.Find(argv[0])
 	if err != nil {
@@ -48,7 +48,7 @@ func peer(t *testing.T, argv ...string) string {
 }
 
 // biosOfHost is GRUB for BIOS as the build host has it.
-func biosOfHost(t *testing.T) *BIOS {
+func biosOfHost(t testing.TB) *BIOS {
 	t.Helper()
 	const dir = "/usr/lib/grub/i386-pc"
 	mbr, err := os.ReadFile(filepath.Join(dir, "boot_hybrid.img"))

@@ -17,12 +17,18 @@ import (
 )
 
 // loop makes a loop device of so many bytes of old content, with more options for losetup.
-func loop(t *testing.T, size int64, options ...string) (node, file string) {
+func loop(t testing.TB, size int64, options ...string) (node, file string) {
+	t.Helper()
+	return loopIn(t, t.TempDir(), size, options...)
+}
+
+// loopIn is loop with its file in a directory.
+func loopIn(t testing.TB, dir string, size int64, options ...string) (node, file string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("loop devices need root")
 	}
-	file = filepath.Join(t.TempDir(), "disk")
+	file = filepath.Join(dir, "disk")
 	if err := os.WriteFile(file, bytes.Repeat([]byte{0xaa}, int(size)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +42,7 @@ func loop(t *testing.T, size int64, options ...string) (node, file string) {
 }
 
 // run runs a program, or skips the test where it is missing.
-func run(t *testing.T, argv ...string) string {
+func run(t testing.TB, argv ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		t.Skipf("the test needs %s: %v", argv[0], err)
@@ -49,7 +55,7 @@ func run(t *testing.T, argv ...string) string {
 }
 
 // undo runs a program when the test has ended.
-func undo(t *testing.T, argv ...string) {
+func undo(t testing.TB, argv ...string) {
 	t.Helper()
 	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 		t.Errorf("%s: %v: %s", strings.Join(argv, " "), err, out)

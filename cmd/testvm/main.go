@@ -66,6 +66,6 @@ and HTTP beside it. It needs root, and leaves nothing behind but the files that 
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())}
 	})
-	root.AddCommand(demoCommand(), installCommand(), runCommand(), standinCommand(), stormCommand(), swarmCommand(), swarmMachineCommand())
+	root.AddCommand(demoCommand(), installCommand(), runCommand(), standinCommand(), stormCommand(), swarmCommand(), swarmMachineCommand(), liveBenchCommand())
 	return root
 }
