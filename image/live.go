@@ -12,3 +12,6 @@ const (
 func (m *Manifest) LiveMemory() int64 {
 	return m.Files[RootfsFile].Size + liveSystem + LiveTransfer
 }
+
+// TreeManifest is where an exported tree has the manifest of its release, below its root; the signature lies beside it as TreeManifest.sig.
+const TreeManifest = "var/lib/imgbuild/" + ManifestFile

@@ -21,6 +21,7 @@ import (
 	"imgbuild/installer/control"
 	"imgbuild/installer/firstboot"
 	"imgbuild/installer/hw"
+	"imgbuild/installer/netup"
 	"imgbuild/installer/pid1"
 	"imgbuild/installer/report"
 	"imgbuild/installer/target"
@@ -37,6 +38,8 @@ type Config struct {
 	// Console takes the tables of what is erased and written, which are for whoever stands before the machine; nil for Report.
 	Console report.Reporter
 	System  System
+	// Network is how the machine came to the network; nil where it did not have to. A live system whose root comes that way keeps it.
+	Network *netup.Network
 
 	// What follows is a server's; without one, all of it is zero.
 
@@ -61,6 +64,7 @@ type System struct {
 	Sys       string // sysfs; /sys
 	MountInfo string // /proc/self/mountinfo
 	MemInfo   string // /proc/meminfo
+	Manager   string // what NetworkManager keeps while the machine runs; /run/NetworkManager
 	Work      string // an empty place for mount points and scratch files; /run/imgbuild
 	LiveRoot  string // where a live system is mounted; pid1.LiveRoot
 	Syslinux  string // the directory of gptmbr.bin and mbr.bin; /usr/share/syslinux
@@ -84,6 +88,7 @@ func (s System) withDefaults(ctx context.Context) System {
 	def(&s.Sys, "/sys")
 	def(&s.MountInfo, "/proc/self/mountinfo")
 	def(&s.MemInfo, "/proc/meminfo")
+	def(&s.Manager, "/run/NetworkManager")
 	def(&s.Work, "/run/imgbuild")
 	def(&s.LiveRoot, pid1.LiveRoot)
 	def(&s.Syslinux, "/usr/share/syslinux")

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,6 +132,9 @@ func (l *liveRun) checkMemory() error {
 		return err
 	}
 	_, byNFS, err := l.nfs()
+	if err == nil && byNFS && l.Network == nil {
+		err = fmt.Errorf("run from %s: a machine that starts from a medium brings no network up; start it over the network, or leave out imgbuild.live.root=", l.Args.Live.Root)
+	}
 	if err != nil {
 		return err
 	}
@@ -171,8 +173,8 @@ func (l *liveRun) bring(ctx context.Context) error {
 		return err
 	}
 	if byNFS {
-		l.step("mount the root file system of %s", from.Server)
-		return l.root.MountNFS(ctx, from, net.DefaultResolver.LookupHost)
+		l.step("mount the root file system %s of %s", from.Path, from.Server)
+		return l.mountNFS(ctx, from)
 	}
 	l.step("download and verify the root file system")
 	f := l.manifest.Files[image.RootfsFile]
@@ -224,7 +226,7 @@ func (l *liveRun) configure(ctx context.Context) error {
 		}
 	}
 	if l.Args.Live.Root != "" {
-		return nil // what it was mounted from is not the image
+		return l.keepNetwork(root) // and nothing to install from: what it was mounted from is not the image
 	}
 	if err := l.offerInstall(root); err != nil {
 		l.Report.Warn("%v; the live system cannot be installed from itself", err)

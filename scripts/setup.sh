@@ -34,21 +34,21 @@ gdisk util-linux mtools acl attr libcap
 qemu-kvm qemu-img edk2-ovmf ipxe-bootimgs-x86 ipxe-roms-qemu dnsmasq iproute
 ca-certificates openssl make"
 
-# Peers of tests: DHCP clients, relays and servers, TFTP clients, databases, other readers and makers of file systems and volumes. The tests that
+# Peers of tests: DHCP clients, relays and servers, TFTP clients, an NFS server, databases, other readers and makers of file systems and volumes. The tests that
 # want one that is not there are skipped and say so.
 debian_test="
 postgresql isc-dhcp-client isc-dhcp-relay busybox-static tftp-hpa atftp curl kea-admin
 lldpd selinux-utils selinux-policy-default network-manager dbus grub-common grub-pc-bin nginx
 lvm2 mdadm dmsetup cryptsetup-bin parted thin-provisioning-tools rpm2cpio shellcheck aria2 transmission-cli
 btrfs-progs exfatprogs ntfs-3g f2fs-tools bcache-tools jfsutils reiserfsprogs udftools erofs-utils gfs2-utils ocfs2-tools nilfs-tools genisoimage
-dracut-network dracut-live"
+dracut-network dracut-live nfs-ganesha nfs-ganesha-vfs"
 
 el_test="
 postgresql-server dhcp-client dhcp-relay busybox tftp atftp curl kea
 lldpd libselinux-utils selinux-policy-targeted NetworkManager dbus-daemon grub2-tools-minimal grub2-tools grub2-pc-modules nginx
 lvm2 mdadm cryptsetup parted device-mapper-persistent-data ShellCheck aria2 transmission-cli
 btrfs-progs exfatprogs ntfsprogs f2fs-tools udftools erofs-utils gfs2-utils genisoimage
-dracut-network dracut-live"
+dracut-network dracut-live nfs-ganesha nfs-ganesha-vfs"
 
 # Each of $1 is needed, each of $2 is good to have.
 install_debian() {

@@ -72,39 +72,6 @@ func (r *Root) MountImage(ctx context.Context, i *Image) error {
 	return err
 }
 
-// MountNFS mounts an exported tree, read-only, as the lowest layer (nfs(5)).
-func (r *Root) MountNFS(ctx context.Context, from plan.NFSRoot, addresses func(ctx context.Context, host string) ([]string, error)) error {
-	if err := r.load(ctx, "build the image with initramfs: {modules: [nfs, nfsv3, nfsv4]} in its profile", "nfs", "nfsv4", "nfsv3"); err != nil {
-		return err
-	}
-	found, err := addresses(ctx, from.Server)
-	if err != nil || len(found) == 0 {
-		return fmt.Errorf("find the NFS server %s: %w", from.Server, errors.Join(err, errNoAddress))
-	}
-	source := from.Server + ":" + from.Path
-	if strings.Contains(from.Server, ":") {
-		source = "[" + from.Server + "]:" + from.Path
-	}
-	var errs []error
-	for _, addr := range found {
-		// Version 3 asks the server's portmapper and mount daemon; without locks, which a read-only tree does not need.
-		for _, options := range []string{"vers=4.2", "vers=4.1", "vers=3,nolock,mountproto=tcp"} {
-			if ctx.Err() != nil {
-				return fmt.Errorf("mount %s: %w", source, context.Cause(ctx))
-			}
-			err := r.mount(source, r.o.layer("ro"), "nfs", unix.MS_RDONLY, options+",proto=tcp,timeo=100,retrans=3,hard,addr="+addr)
-			if err == nil {
-				return nil
-			}
-			errs = append(errs, err)
-		}
-	}
-	return fmt.Errorf("mount the root file system of %s: %w; look whether the server exports it to this machine", source, errs[len(errs)-1])
-}
-
-// errNoAddress is a name that leads nowhere.
-var errNoAddress = errors.New("it has no address")
-
 // Overlay lays memory over the lowest layer: Options.Root is then a whole, writable tree.
 func (r *Root) Overlay(ctx context.Context) error {
 	if err := r.load(ctx, buildAgain, "overlay"); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -133,6 +134,22 @@ func writeResolvConf(path string, l *lease) error {
 	}
 	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("write the name servers: %w", err)
+	}
+	return nil
+}
+
+// Lapse lets the address go when its lease ends, where whoever is to renew it has another address instead. The routes go with it.
+func (n *Network) Lapse() error {
+	if n.Lease <= 0 || n.Lease >= infinite || !n.Addr.Addr().Is4() {
+		return nil
+	}
+	dev, err := netlink.LinkByName(n.Link)
+	if err == nil {
+		seconds := int(n.Lease / time.Second)
+		err = netlink.AddrReplace(dev, &netlink.Addr{IPNet: ipNet(n.Addr), ValidLft: seconds, PreferedLft: seconds})
+	}
+	if err != nil {
+		return fmt.Errorf("let the address %s of %s end with its lease: %w", n.Addr, n.Link, err)
 	}
 	return nil
 }

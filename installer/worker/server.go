@@ -230,7 +230,7 @@ func (s *served) endLive(ctx context.Context, p plan.Plan, inv plan.Inventory, d
 		d.End(plan.KindFailed, err.Error(), failLimit)
 		return Outcome{}, err
 	}
-	if !d.End(plan.KindDone, runs, failLimit) {
+	if !d.End(plan.KindDone, end.Text, failLimit) {
 		s.say.Warn("the server does not know yet that the image runs")
 	}
 	return end, nil

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"imgbuild/image"
+	"imgbuild/image/plan"
 	"imgbuild/installer"
 	"imgbuild/installer/cmdline"
 	"imgbuild/installer/control"
@@ -59,6 +60,7 @@ type worker struct {
 	keys    []image.PublicKey
 	modules *hw.Modules // nil if there are none to load
 	machine hw.Machine
+	network *netup.Network   // nil until it is up
 	system  installer.System // the zero value but in tests
 }
 
@@ -109,6 +111,7 @@ func Run(ctx context.Context, say *report.Lines, log *slog.Logger, version strin
 		return Outcome{}, err
 	}
 	defer network.Close()
+	w.network = network
 	w.say.Info("network: %s", network)
 	clock := netup.Clock{Report: w.say, Floor: buildTime(), NTP: network.NTP, URL: source}
 	if err := clock.Correct(ctx, time.Now()); err != nil {
@@ -160,7 +163,7 @@ func (w *worker) install(ctx context.Context, c installer.Config) (installer.Res
 
 // complete adds what is this machine's.
 func (w *worker) complete(c installer.Config) installer.Config {
-	c.Keys, c.Machine, c.Report, c.Console, c.System = w.keys, w.machine, w.say, w.console, w.system
+	c.Keys, c.Machine, c.Report, c.Console, c.System, c.Network = w.keys, w.machine, w.say, w.console, w.system, w.network
 	c.System.Tools.Output = func(argv []string, out string) {
 		w.log.Debug("ran", "argv", argv, "output", out[max(0, len(out)-maxOutput):]) // the log lies in memory
 	}
@@ -179,7 +182,12 @@ func because(ctx context.Context, err error) error {
 }
 
 // runs is what people and the server are told of a live system.
-const runs = "the image runs from memory"
+func runs(o plan.LiveOptions) string {
+	if o.Root != "" {
+		return "the image runs from " + o.Root
+	}
+	return "the image runs from memory"
+}
 
 // live brings a system into memory, for the first process to start.
 func (w *worker) live(ctx context.Context, c installer.Config) (Outcome, error) {
@@ -187,7 +195,7 @@ func (w *worker) live(ctx context.Context, c installer.Config) (Outcome, error) 
 	if err != nil {
 		return Outcome{}, because(ctx, err)
 	}
-	return Outcome{Text: runs, Done: cmdline.DoneLive, Stay: res.Stay}, nil
+	return Outcome{Text: runs(c.Args.Live), Done: cmdline.DoneLive, Stay: res.Stay}, nil
 }
 
 func trustedKeys() ([]image.PublicKey, error) {
