@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +41,8 @@ type Options struct {
 type Tree struct {
 	Path     string // absolute
 	Manifest *image.Manifest
+	// Capabilities are the programs that have some (capabilities(7)), by their paths below the root: NFS does not carry those.
+	Capabilities []string
 }
 
 // spare is what a file system keeps for itself, and what directories and partly filled blocks take: one part in so many.
@@ -85,10 +89,11 @@ func Run(ctx context.Context, o Options) (_ Tree, err error) {
 		do         func() error
 	}{
 		{"unpack", fmt.Sprintf("write the root file system of %s %s, and check each chunk", j.manifest.Name, j.manifest.Version), func() error { return j.unpack(ctx, root) }},
+		{"look", "look for what does not go over NFS", func() (err error) { t.Capabilities, err = capable(ctx, root); return err }},
 		{"sync", "wait until all of it is on the disk", func() error { return syncTree(root) }},
 		{"publish", "give the tree its name", func() error { return j.publish(ctx, root, t.Path) }},
 	} {
-		j.Report.Start(progress.Stage{N: n + 1, Of: 3, Name: s.name, What: s.what})
+		j.Report.Start(progress.Stage{N: n + 1, Of: 4, Name: s.name, What: s.what})
 		start := time.Now()
 		if err := s.do(); err != nil {
 			return Tree{}, err
@@ -233,6 +238,34 @@ func (j *job) sign(dir string) error {
 		return fmt.Errorf("write the release's name into the tree: %w", err)
 	}
 	return nil
+}
+
+// capable finds the programs with capabilities.
+func capable(ctx context.Context, root string) ([]string, error) {
+	var list []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		switch n, err := unix.Lgetxattr(path, "security.capability", nil); {
+		case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP):
+		case err != nil:
+			return &fs.PathError{Op: "look at", Path: path, Err: err}
+		case n > 0:
+			list = append(list, strings.TrimPrefix(path, root))
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("write the tree: interrupted; nothing was left behind: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for capabilities: %w", err)
+	}
+	return list, nil
 }
 
 // syncTree waits until the file system of a directory has all that was written to it.

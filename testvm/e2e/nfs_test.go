@@ -189,7 +189,7 @@ func TestARackRunsFromAnExportedTree(t *testing.T) {
 	}
 	r.ctl(append([]string{"live", "--image", shared.manifest.Name, "--root", "nfs:10.77.0.1:" + tree}, sns...)...)
 	for i, sn := range sns {
-		s := scenario(t, fmt.Sprintf("nfs-node%d", i+1))
+		s := scenario(t, fmt.Sprintf("nfs-node%d", i+1), emptyDisk(t, fmt.Sprintf("E2ENFS%d", i+1), 1<<30))
 		s.MemoryMiB, s.SMBIOS = 768, testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
 		machines = append(machines, r.machine(s, "live"))
 	}
