@@ -48,12 +48,24 @@ func dnsmasqArgs(c dnsmasqConfig) []string {
 	return a
 }
 
-// startDnsmasq starts the server and returns when it listens. Its log lines go to logf.
-func startDnsmasq(ctx context.Context, ns *Namespace, path string, c dnsmasqConfig, logf func(string)) (*Process, error) {
-	cmd := exec.Command(path, dnsmasqArgs(c)...)
+// dnsmasqFileArgs returns the arguments of a server that does what a file says. They only keep it in the foreground, and away from the files of
+// one that the host may have.
+func dnsmasqFileArgs(conf, leases string) []string {
+	return []string{"--no-daemon", "--conf-file=" + conf, "--log-facility=-", "--log-dhcp", "--dhcp-leasefile=" + leases}
+}
+
+// What dnsmasq says when its sockets are open: of DHCP when it is bound to an interface, and of TFTP in any case.
+const (
+	dhcpListens = "sockets bound exclusively to interface"
+	tftpListens = "TFTP root is"
+)
+
+// startDnsmasq starts the server and returns when it has logged a line with listens. Its log lines go to logf.
+func startDnsmasq(ctx context.Context, ns *Namespace, path string, args []string, listens string, logf func(string)) (*Process, error) {
+	cmd := exec.Command(path, args...)
 	ready := make(chan struct{})
 	out := &lineWriter{line: func(l string) {
-		if ready != nil && strings.Contains(l, "sockets bound exclusively to interface") {
+		if ready != nil && strings.Contains(l, listens) {
 			close(ready)
 			ready = nil
 		}

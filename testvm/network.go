@@ -43,8 +43,10 @@ type Network struct {
 	dir  string // temporary files, removed by Close
 	web  *WebServer
 	dhcp *Process
-	log  func(string)
-	stop func() bool
+	// other is where OtherDHCP's server is; nil without one.
+	other *Namespace
+	log   func(string)
+	stop  func() bool
 
 	mu       sync.Mutex
 	machines map[*Machine]bool
@@ -151,9 +153,26 @@ func (n *Network) startDHCP(ctx context.Context) error {
 		*l.set = l.to
 	}
 	var err error
-	n.dhcp, err = startDnsmasq(ctx, n.ns, n.host.Tools.Dnsmasq, c, n.log)
+	n.dhcp, err = startDnsmasq(ctx, n.ns, n.host.Tools.Dnsmasq, dnsmasqArgs(c), dhcpListens, n.log)
 	return err
 }
+
+// Dnsmasq starts a DHCP and TFTP server that does what a dnsmasq.conf says, on a network that was made with NoDHCP. The file's interface has
+// to be Interface, and it has to serve TFTP. The server runs until StopDHCP or Close.
+func (n *Network) Dnsmasq(ctx context.Context, conf string) (err error) {
+	if n.host.Tools.Dnsmasq == "" {
+		_, err := FindTools(HostFinder(), NeedDnsmasq)
+		return err
+	}
+	if n.dhcp != nil {
+		return errors.New("start DHCP server: the network has one")
+	}
+	n.dhcp, err = startDnsmasq(ctx, n.ns, n.host.Tools.Dnsmasq, dnsmasqFileArgs(conf, filepath.Join(n.dir, "leases")), tftpListens, n.log)
+	return err
+}
+
+// Interface is the network's own end: where its servers are.
+func (n *Network) Interface() string { return bridgeName }
 
 // URL returns the URL under which a machine on this network finds the file at name of the served directory.
 func (n *Network) URL(name string) string {
@@ -251,6 +270,9 @@ func (n *Network) close() error {
 	}
 	if n.dhcp != nil {
 		n.dhcp.Kill()
+	}
+	if n.other != nil {
+		n.other.Close()
 	}
 	if n.web != nil {
 		errs = append(errs, n.web.Close())
