@@ -34,11 +34,12 @@ gdisk util-linux mtools acl attr libcap
 qemu-kvm qemu-img edk2-ovmf ipxe-bootimgs-x86 ipxe-roms-qemu dnsmasq iproute
 ca-certificates openssl make"
 
-# Peers of tests: DHCP clients, relays and servers, TFTP clients, an NFS server, databases, other readers and makers of file systems and volumes. The tests that
-# want one that is not there are skipped and say so.
+# Peers of tests: DHCP clients, relays and servers, TFTP clients, an NFS server, databases, other readers and makers of file systems and volumes; and
+# what docs/pxe.md puts onto a PXE server, with the paths that Debian has. The tests that want one that is not there are skipped and say so.
 debian_test="
 postgresql isc-dhcp-client isc-dhcp-relay busybox-static tftp-hpa atftp curl kea-admin
 lldpd selinux-utils selinux-policy-default network-manager dbus grub-common grub-pc-bin nginx
+pxelinux shim-signed grub-efi-amd64-signed ruby
 lvm2 mdadm dmsetup cryptsetup-bin parted thin-provisioning-tools rpm2cpio shellcheck aria2 transmission-cli
 btrfs-progs exfatprogs ntfs-3g f2fs-tools bcache-tools jfsutils reiserfsprogs udftools erofs-utils gfs2-utils ocfs2-tools nilfs-tools genisoimage
 dracut-network dracut-live nfs-ganesha nfs-ganesha-vfs"

@@ -284,7 +284,9 @@ func (p *parser) param(param Param) {
 	case "quiet":
 		return
 	case "BOOTIF":
-		if p.args.BootIF = parseBootIF(param.Value); p.args.BootIF == nil {
+		if mac := parseBootIF(param.Value); mac != nil {
+			p.args.BootIF = mac
+		} else {
 			p.warn("BOOTIF=%s is not a MAC address and is passed over", param.Value)
 		}
 		return

@@ -1,6 +1,7 @@
 package cmdline
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -68,6 +69,30 @@ func TestArgumentsBecomeWhatTheyMean(t *testing.T) {
 	a, err = Parse(manifest)
 	if err != nil || a.OnError != OnErrorWait || a.Done != DoneReboot || a.Mode != ModeInstall || a.Verbose {
 		t.Errorf("defaults: %+v, %v", a, err)
+	}
+}
+
+func TestWhatOtherBootServersAddDoesNoHarm(t *testing.T) {
+	const mac = "52:54:00:12:34:56"
+	for name, c := range map[string]struct{ line, bootIF string }{
+		"Cobbler 3 with PXELINUX": {"BOOT_IMAGE=/images/x/vmlinuz initrd=/images/x/initramfs.img %s console=tty0 kssendmac inst.ks=http://10.0.0.1/cblr/svc/op/autoinstall/system/n1 BOOTIF=01-52-54-00-12-34-56", mac},
+		"Cobbler 2 with PXELINUX": {"initrd=/images/x/initramfs.img ksdevice=bootif lang=  text %s kssendmac  ks=http://10.0.0.1/cblr/svc/op/ks/profile/x BOOTIF=01-52-54-00-12-34-56", mac},
+		"Cobbler with GRUB":       {"BOOT_IMAGE=(tftp,10.0.0.1)/images/x/vmlinuz %s kssendmac inst.ks=http://10.0.0.1/k autoyast=http://10.0.0.1/a netdevice=52:54:00:12:34:56", ""},
+		"Foreman's Kickstart":     {"%s network ksdevice=bootif ks.device=bootif BOOTIF=00-52-54-00-12-34-56 kssendmac ks.sendmac inst.ks.sendmac ip=dhcp nameserver=10.0.0.1 inst.stage2=http://10.0.0.1/s", mac},
+		"both IPAPPEND bits":      {"%s ip=10.0.0.100:10.0.0.1:10.0.0.254:255.255.255.0 BOOTIF=01-52-54-00-12-34-56", mac},
+		"SYSAPPEND with all bits": {"%s SYSUUID=0 CPU=6PXL SYSVENDOR=QEMU SYSSERIAL=X ip=10.0.0.100:10.0.0.1::255.0.0.0 BOOTIF=01-52-54-00-12-34-56", mac},
+		"GRUB's own notation":     {"BOOTIF=52:54:00:12:34:56 %s", mac},
+		"another server's live":   {"root=live:http://10.0.0.1/x rd.live.image rd.neednet=1 netboot=nfs boot=casper nomodeset vga=788 rw ro %s --- quiet", ""},
+	} {
+		a, err := Parse(fmt.Sprintf(c.line, manifest+"imgbuild.disk=D"))
+		if err != nil || len(a.Warnings) > 0 || a.BootIF.String() != c.bootIF || !slices.Equal(a.Disks, []string{"D"}) || a.Mode != ModeInstall {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+	}
+	for _, line := range []string{"BOOTIF=01-52-54-00-12-34-56 BOOTIF=", "BOOTIF=${net0/mac} BOOTIF=01-52-54-00-12-34-56"} {
+		if a, err := Parse(manifest + line); err != nil || a.BootIF.String() != mac || len(a.Warnings) != 1 {
+			t.Errorf("%s: the card that is named is kept: %+v, %v", line, a, err)
+		}
 	}
 }
 
