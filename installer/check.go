@@ -21,7 +21,7 @@ import (
 
 // getManifest fetches the manifest and believes it only with a signature.
 func (r *run) getManifest(ctx context.Context) error {
-	r.fetcher = fetch.New(fetch.Options{Report: r.Report, Proxy: r.Args.Proxy, Transport: r.System.Transport})
+	r.fetcher = fetch.New(fetch.Options{Report: r.Report, Proxy: r.Args.Proxy, Transport: r.System.Transport, Mend: r.System.Mend})
 	var err error
 	r.manifest, r.raw, r.signature, err = r.fetcher.Manifest(ctx, r.Args.Manifest, r.Keys)
 	if err != nil {

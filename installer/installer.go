@@ -77,6 +77,8 @@ type System struct {
 	LoadModule func(ctx context.Context, name string) error
 	// Transport is HTTP's; nil for fetch's own.
 	Transport http.RoundTripper
+	// Mend is what to do about a release that is not as it was signed; empty for fetch's own words.
+	Mend string
 }
 
 func (s System) withDefaults(ctx context.Context) System {

@@ -191,7 +191,6 @@ func (l *liveRun) bring(ctx context.Context) error {
 		return err
 	}
 	o.Store = img
-	o.Ceiling = transfer.Ceiling{Link: transfer.Link(l.System.Sys)}
 	if l.transfer, err = transfer.New(o); err != nil {
 		return err
 	}

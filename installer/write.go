@@ -64,7 +64,10 @@ func (r *run) transferOptions(ctx context.Context) (transfer.Options, error) {
 	f := r.manifest.Files[image.RootfsFile]
 	o := transfer.Options{
 		Report: r.Report, Fetcher: r.fetcher, Size: f.Size, Chunks: f.Chunks, Transport: r.Args.Transport, Memory: r.memory.blob,
-		Server: r.Server, Token: r.Token,
+		Server: r.Server, Token: r.Token, Ceiling: transfer.Ceiling{Link: transfer.Link(r.System.Sys)},
+	}
+	if r.Args.Medium != "" {
+		o.Ceiling = transfer.Ceiling{From: "medium"}
 	}
 	url, err := fetch.Beside(r.Args.Manifest, image.RootfsFile)
 	if err != nil {
@@ -96,7 +99,7 @@ func (r *run) newTransfer(ctx context.Context) (*transfer.Transfer, error) {
 	for _, d := range r.written() {
 		names = append(names, filepath.Base(r.looks[d.ID].disk.Path))
 	}
-	o.Ceiling = transfer.Ceiling{Unpacked: r.manifest.UnpackedBytes, Link: transfer.Link(r.System.Sys), Disk: transfer.Disks(r.System.Sys, names)}
+	o.Ceiling.Unpacked, o.Ceiling.Disk = r.manifest.UnpackedBytes, transfer.Disks(r.System.Sys, names)
 	return transfer.New(o)
 }
 

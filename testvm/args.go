@@ -322,7 +322,7 @@ func diskArgs(c Config) []string {
 		default:
 			dev = "virtio-blk-pci"
 		}
-		dev += ",drive=" + node
+		dev += ",id=" + diskDevice(i) + ",drive=" + node
 		if d.Serial != "" && d.Bus != NVMe {
 			dev += ",serial=" + optionValue(d.Serial)
 		}
@@ -339,6 +339,9 @@ func diskArgs(c Config) []string {
 	}
 	return a
 }
+
+// diskDevice is QEMU's name for the device of a disk, by its place among the machine's.
+func diskDevice(i int) string { return "drive" + strconv.Itoa(i) }
 
 // blockdev describes a disk's file. cache.no-flush is what people know as cache=unsafe: the host's page cache is as
 // durable as a test needs, and it is much faster.

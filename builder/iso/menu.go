@@ -9,6 +9,9 @@ import (
 	"imgbuild/image"
 )
 
+// AnswersEntry is the menu's entry that media with an answer file have.
+const AnswersEntry = "Install as the answer file on this medium says"
+
 // timeout is how long the menu waits for a key, in seconds.
 const timeout = 10
 
@@ -33,7 +36,7 @@ func menu(m *image.Manifest) string {
 	}{
 		{fmt.Sprintf("Run %s %s from this medium", m.Name, m.Version), append([]string{"imgbuild.mode=live", medium}, m.KernelArgs...), ""},
 		{fmt.Sprintf("Install %s %s on this machine", m.Name, m.Version), append([]string{"imgbuild.mode=install", medium, "imgbuild.interactive"}, consoles(m.KernelArgs)...), ""},
-		{"Install as the answer file on this medium says", append([]string{"imgbuild.mode=install", medium, "imgbuild.answers=medium"}, consoles(m.KernelArgs)...), image.AnswersFile},
+		{AnswersEntry, append([]string{"imgbuild.mode=install", medium, "imgbuild.answers=medium"}, consoles(m.KernelArgs)...), image.AnswersFile},
 		{"Check this medium", append([]string{"imgbuild.mode=check", medium}, consoles(m.KernelArgs)...), ""},
 	} {
 		if e.only != "" {

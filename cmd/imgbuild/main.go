@@ -85,7 +85,7 @@ The release is written to out/<name>/<version>/ when it is complete, and not bef
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("imgbuild: %w; %s --help lists the flags", err, c.CommandPath())}
 	})
-	root.AddCommand(planCommand(), layoutCommand(), validateCommand(), showCommand(), schemaCommand(), profilesCommand(), keygenCommand(), writeCommand(), exportCommand())
+	root.AddCommand(planCommand(), layoutCommand(), validateCommand(), showCommand(), schemaCommand(), profilesCommand(), keygenCommand(), writeCommand(), answersCommand(), exportCommand())
 	return root
 }
 

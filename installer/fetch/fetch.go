@@ -43,8 +43,10 @@ type Options struct {
 	BadLimit int
 	// Proxy is the URL of the HTTP proxy for everything but relays; nil is none, whatever the environment says.
 	Proxy *url.URL
-	// Transport is for tests; a transport made for this purpose otherwise.
+	// Transport is for tests and for releases that no network has; a transport made for this purpose otherwise.
 	Transport http.RoundTripper
+	// Mend is what to do about files that are not as they were signed; "publish the release again".
+	Mend string
 }
 
 // Fetcher fetches. It is safe for use from several goroutines.
@@ -75,6 +77,9 @@ func New(o Options) *Fetcher {
 	}
 	if o.BadLimit <= 0 {
 		o.BadLimit = 4
+	}
+	if o.Mend == "" {
+		o.Mend = "publish the release again"
 	}
 	proxied, direct := o.Transport, o.Transport
 	if o.Transport == nil {

@@ -179,7 +179,7 @@ func (t *Transfer) wrong(s, from *source, i int, err error) error {
 		return nil
 	}
 	if x.times++; x.times >= t.o.BadLimit {
-		return fmt.Errorf("get %s: chunk %d came wrong %d times: %w: publish the release again", s.shown, i, x.times, err)
+		return fmt.Errorf("get %s: chunk %d came wrong %d times: %w: %s", s.shown, i, x.times, err, t.o.Mend)
 	}
 	if s.bad >= oddLimit && t.others(s) {
 		t.drop(s, fmt.Errorf("%d of its chunks were wrong, such as: %w", s.bad, err))

@@ -21,6 +21,9 @@ var ErrDamaged = errors.New("write the medium again, or use another one")
 // that is wrong, a chunk of the root file system by its number.
 func (m *Medium) Check(ctx context.Context, keys []image.PublicKey, say report.Reporter) (*image.Manifest, error) {
 	fail := func(err error) (*image.Manifest, error) {
+		if errors.Is(err, ErrGone) || errors.Is(err, ErrDamaged) { // it says what to do
+			return nil, fmt.Errorf("check the medium: %w", err)
+		}
 		return nil, fmt.Errorf("check the medium: %w; %w", err, ErrDamaged)
 	}
 	raw, err := m.small(image.ManifestFile, image.MaxManifestSize)
@@ -45,6 +48,9 @@ func (m *Medium) Check(ctx context.Context, keys []image.PublicKey, say report.R
 		if err := c.file(ctx, name, manifest.Files[name]); err != nil {
 			if ctx.Err() != nil {
 				return nil, fmt.Errorf("check the medium: %w", context.Cause(ctx))
+			}
+			if errors.Is(err, ErrGone) {
+				return fail(err)
 			}
 			errs = append(errs, err)
 		}
@@ -92,7 +98,7 @@ func (c *check) file(ctx context.Context, name string, want image.File) error {
 		}
 		p := buf[:length]
 		if _, err := io.ReadFull(f, p); err != nil {
-			return fmt.Errorf("read %s, chunk %d: %w", name, i, err)
+			return err // it names the file and the chunk
 		}
 		whole.Write(p)
 		if want.Chunks != nil && want.Chunks.Verify(i, p) != nil {

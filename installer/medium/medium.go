@@ -9,17 +9,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"imgbuild/image"
+	"imgbuild/installer/report"
 )
 
 // ManifestURL is where RoundTripper has the manifest; the other files are beside it.
@@ -35,13 +35,18 @@ type Options struct {
 	Sys, Dev, Mount string
 	// LoadModule loads a kernel module, and is content if it is built in; nil if nobody has to.
 	LoadModule func(ctx context.Context, name string) error
-	// Wait is how long it is looked for; 30 s. Drives spin up, and controllers show their media late.
+	// Discover loads the drivers of devices that appear, until ctx ends; nil if nobody has to.
+	Discover func(ctx context.Context)
+	// Wait is how long it is looked for; 90 s. Drives spin up, and management controllers show their media late.
 	Wait time.Duration
+	// Report is told what is waited for. It is required.
+	Report report.Reporter
 }
 
 // Medium is one that is mounted.
 type Medium struct {
 	Device string
+	label  string
 	mount  string
 	files  *os.Root
 }
@@ -60,7 +65,7 @@ func Find(ctx context.Context, o Options) (*Medium, error) {
 		}
 	}
 	if o.Wait <= 0 {
-		o.Wait = 30 * time.Second
+		o.Wait = 90 * time.Second
 	}
 	device, err := o.await(ctx)
 	if err != nil {
@@ -77,15 +82,30 @@ func Find(ctx context.Context, o Options) (*Medium, error) {
 	if err := unix.Mount(device, o.Mount, "iso9660", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return nil, fmt.Errorf("read the medium %s: mount %s: %w", o.Label, device, err)
 	}
-	m := &Medium{Device: device, mount: o.Mount}
+	m := &Medium{Device: device, label: o.Label, mount: o.Mount}
 	if m.files, err = os.OpenRoot(filepath.Join(o.Mount, image.MediumDir)); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the medium %s: %w; it was not made by imgbuild, or is damaged: write it again", o.Label, err), m.Close())
 	}
 	return m, nil
 }
 
+// remind is how often it is said that the medium is still waited for.
+const remind = 15 * time.Second
+
 // await looks until the medium is there.
 func (o Options) await(ctx context.Context) (string, error) {
+	if device, _, err := o.look(); err != nil || device != "" {
+		return device, err
+	}
+	o.Report.Info("the medium %s is not there yet: it is waited for, up to %d s, as drives and management controllers may show it late", o.Label, int(o.Wait.Seconds()))
+	if o.Discover != nil {
+		ctx, stop := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { o.Discover(ctx) })
+		defer wg.Wait()
+		defer stop()
+	}
+	begun, said := time.Now(), time.Now()
 	limit := time.NewTimer(o.Wait)
 	defer limit.Stop()
 	tick := time.NewTicker(500 * time.Millisecond)
@@ -95,18 +115,29 @@ func (o Options) await(ctx context.Context) (string, error) {
 		if err != nil || device != "" {
 			return device, err
 		}
+		if time.Since(said) >= remind {
+			said = time.Now()
+			o.Report.Info("still waiting for the medium %s, %d of %d s: %s", o.Label, int(time.Since(begun).Seconds()), int(o.Wait.Seconds()), seen(others))
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		case <-limit.C:
-			seen := "there is no other one"
-			if len(others) > 0 {
-				seen = "there are " + strings.Join(others, ", ")
-			}
-			return "", fmt.Errorf("%w after %d s, and %s: put it back in, or connect it again, and start once more", ErrNone, int(o.Wait.Seconds()), seen)
+			return "", fmt.Errorf("%w after %d s, and %s: put it in, or connect it, and start once more", ErrNone, int(o.Wait.Seconds()), seen(others))
 		}
 	}
+}
+
+// seen says which media there are.
+func seen(others []string) string {
+	switch len(others) {
+	case 0:
+		return "there is no other medium"
+	case 1:
+		return "there is another one, " + others[0]
+	}
+	return "there are others, " + strings.Join(others, ", ")
 }
 
 // look returns the device that has the label, and which labels others have. Of a stick and its first partition, both of which have
@@ -137,18 +168,27 @@ func (o Options) look() (device string, others []string, err error) {
 	return "", others, nil
 }
 
-// volume is the label of the ISO 9660 volume on a device; empty where there is none, or nothing can be read (ECMA-119, 8.4).
+// volume is the label of the ISO 9660 volume on a device; empty where there is none, or nothing can be read (ECMA-119, 8.4). It asks
+// the device itself: what the kernel has kept of a medium says nothing of whether it is still there.
 func volume(node string) string {
-	f, err := os.OpenFile(node, os.O_RDONLY|unix.O_NONBLOCK, 0) // an empty drive answers at once
+	f, err := os.OpenFile(node, os.O_RDONLY|unix.O_NONBLOCK|unix.O_DIRECT, 0) // an empty drive answers at once
+	if errors.Is(err, unix.EINVAL) {
+		f, err = os.OpenFile(node, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	}
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	descriptor := make([]byte, 2048)
-	if _, err := f.ReadAt(descriptor, 16*2048); err != nil {
+	const page = 4096 // what is read past the cache is aligned to sectors, and 4096 is the largest
+	buf, err := unix.Mmap(-1, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
 		return ""
 	}
-	return label(descriptor)
+	defer func() { _ = unix.Munmap(buf) }() // it is ours
+	if n, err := f.ReadAt(buf, 16*2048); n < 2048 && err != nil {
+		return ""
+	}
+	return label(buf)
 }
 
 // label reads a primary volume descriptor.
@@ -157,14 +197,6 @@ func label(d []byte) string {
 		return ""
 	}
 	return strings.TrimRight(string(d[40:72]), " \x00")
-}
-
-// Open opens a file of the release.
-func (m *Medium) Open(name string) (*os.File, error) { return m.files.Open(name) }
-
-// RoundTripper answers requests for the release's files, ranges too.
-func (m *Medium) RoundTripper() http.RoundTripper {
-	return http.NewFileTransportFS(m.files.FS())
 }
 
 // Close unmounts it.
@@ -176,18 +208,4 @@ func (m *Medium) Close() error {
 		return fmt.Errorf("unmount the medium: %w", err)
 	}
 	return nil
-}
-
-// small reads a file that is no larger than most bytes.
-func (m *Medium) small(name string, most int64) ([]byte, error) {
-	f, err := m.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("%s has more than %d bytes", name, most)
-	}
-	return data, err
 }

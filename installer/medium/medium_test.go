@@ -29,7 +29,7 @@ func descriptor(name string) []byte {
 // rig is a machine with drives.
 func rig(t *testing.T, drives map[string]string) Options {
 	t.Helper()
-	o := Options{Label: "DEMO-1", Sys: filepath.Join(t.TempDir(), "sys"), Dev: t.TempDir(), Mount: t.TempDir(), Wait: time.Millisecond}
+	o := Options{Label: "DEMO-1", Sys: filepath.Join(t.TempDir(), "sys"), Dev: t.TempDir(), Mount: t.TempDir(), Wait: time.Millisecond, Report: report.New(&reporttest.Lines{})}
 	for name, text := range drives {
 		if err := os.MkdirAll(filepath.Join(o.Sys, "block", name), 0o755); err != nil {
 			t.Fatal(err)
@@ -51,8 +51,8 @@ func TestTheMediumIsTheOneWithTheLabel(t *testing.T) {
 		err    string
 	}{
 		"a CD":           {drives: map[string]string{"sr0": "DEMO-1", "sda": "", "sr1": "OTHER"}, want: "sr0"},
-		"none":           {drives: map[string]string{"sda": ""}, err: "there is no other one"},
-		"another one":    {drives: map[string]string{"sr0": "DEMO-2", "sr1": "ALSO"}, err: "there are ALSO, DEMO-2"},
+		"none":           {drives: map[string]string{"sda": ""}, err: "there is no other medium"},
+		"another one":    {drives: map[string]string{"sr0": "DEMO-2", "sr1": "ALSO"}, err: "there are others, ALSO, DEMO-2"},
 		"the same twice": {drives: map[string]string{"sr0": "DEMO-1", "sdb": "DEMO-1"}, err: "leave only one of them"},
 	} {
 		o := rig(t, c.drives)
@@ -76,6 +76,60 @@ func TestTheMediumIsTheOneWithTheLabel(t *testing.T) {
 	o.Wait = time.Hour
 	if _, err := o.await(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("looking does not end: %v", err)
+	}
+}
+
+func TestAMediumThatComesLateIsWaitedFor(t *testing.T) {
+	o, lines := rig(t, map[string]string{"sr0": "DEMO-2"}), &reporttest.Lines{}
+	o.Wait, o.Report = time.Hour, report.New(lines)
+	ended := false
+	o.Discover = func(ctx context.Context) {
+		if err := os.WriteFile(filepath.Join(o.Dev, "sr0"), append(make([]byte, 16*2048), descriptor(o.Label)...), 0o600); err != nil {
+			t.Error(err)
+		}
+		<-ctx.Done()
+		ended = true
+	}
+	got, err := o.await(t.Context())
+	if err != nil || got != filepath.Join(o.Dev, "sr0") || !ended {
+		t.Errorf("got %s, %v; drivers are looked for no more: %v", got, err, ended)
+	}
+	if s := lines.String(); !strings.Contains(s, "the medium DEMO-1 is not there yet: it is waited for, up to 3600 s") {
+		t.Errorf("it says %s", s)
+	}
+}
+
+func TestWhatCannotBeReadIsGoneOrDamaged(t *testing.T) {
+	o := rig(t, map[string]string{"sr0": "DEMO-1", "sr1": ""})
+	for device, c := range map[string]struct {
+		want error
+		says string
+	}{
+		"sr0": {ErrDamaged, "read vmlinuz of the medium DEMO-1, chunk 0: "},
+		"sr1": {ErrGone, "the medium DEMO-1, which was " + filepath.Join(o.Dev, "sr1") + ", is gone: "},
+	} {
+		m, dir, _ := written(t)
+		m.Device, m.label = filepath.Join(o.Dev, device), o.Label
+		// What cannot be read as a file is, for this, as good as a file on a bad sector.
+		kernel := filepath.Join(dir, image.KernelFile)
+		if err := errors.Join(os.Remove(kernel), os.Mkdir(kernel, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		var lost error
+		f, err := told{m, func(err error) { lost = err }}.Open(image.KernelFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.Read(make([]byte, 9))
+		if !errors.Is(err, c.want) || !strings.HasPrefix(err.Error(), c.says) || !errors.Is(lost, c.want) {
+			t.Errorf("%s: it says %v, and tells %v", device, err, lost)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := (told{m, func(err error) { t.Error(err) }}).Open("nothing"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a file that is not there: %v", err)
+		}
 	}
 }
 
@@ -162,7 +216,7 @@ func write(dir, name string, at int64) error {
 
 func TestAMediumIsReadAsAnyOtherServer(t *testing.T) {
 	m, _, _ := written(t)
-	c := http.Client{Transport: m.RoundTripper()}
+	c := http.Client{Transport: m.RoundTripper(func(err error) { t.Error(err) })}
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.Replace(ManifestURL, image.ManifestFile, image.KernelFile, 1), nil)
 	if err != nil {
 		t.Fatal(err)

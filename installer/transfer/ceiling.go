@@ -9,6 +9,8 @@ import (
 // over the link, and its unpacked size over what the disk writes. What is not known is left out.
 type Ceiling struct {
 	Size, Unpacked int64 // bytes
+	// From is what the bytes come from, in messages; "network".
+	From string
 	// Link is the network card's rate in bytes a second; 0 if it is not known.
 	Link float64
 	// Disk tells how many bytes the disks have written since they were started, and for how long they were busy with that; nil
@@ -40,6 +42,9 @@ type sample struct {
 const windowLength = 2 * time.Second
 
 func newCeiling(c Ceiling, now time.Time) *ceiling {
+	if c.From == "" {
+		c.From = "network"
+	}
 	m := &ceiling{Ceiling: c, start: now, window: sample{at: now}}
 	if c.Disk != nil {
 		m.diskWritten, m.diskBusy = c.Disk()
@@ -47,7 +52,7 @@ func newCeiling(c Ceiling, now time.Time) *ceiling {
 	return m
 }
 
-// percent is how much of the possible a transfer of which got bytes have come is, and what bounds it: network or disk. It
+// percent is how much of the possible a transfer of which got bytes have come is, and what bounds it: From or disk. It
 // is false as long as that is not known.
 func (m *ceiling) percent(got int64, now time.Time) (share float64, by string, ok bool) {
 	m.mu.Lock()
@@ -68,11 +73,11 @@ func (m *ceiling) percent(got int64, now time.Time) (share float64, by string, o
 // least is the least time that all of it can take, in seconds, and what it is bounded by.
 func (m *ceiling) least() (seconds float64, by string) {
 	if m.best > 0 {
-		seconds, by = float64(m.Size)/m.best, "network"
+		seconds, by = float64(m.Size)/m.best, m.From
 	}
 	if m.Link > 0 {
 		if s := float64(m.Size) / m.Link; s > seconds {
-			seconds, by = s, "network"
+			seconds, by = s, m.From
 		}
 	}
 	if m.Disk != nil && m.Unpacked > 0 {

@@ -231,7 +231,7 @@ func (w *worker) loadModules(ctx context.Context) <-chan struct{} {
 	start := time.Now()
 	adapters := &adapters{sys: "/sys", quiet: 4 * time.Second, now: time.Now}
 	r, err := modules.Coldplug(ctx, "/sys", hw.Settled{Expected: func() bool {
-		return adapters.scanned() && hasDisk("/sys") && hasNIC("/sys")
+		return adapters.scanned() && (!w.needsDisk() || hasDisk("/sys")) && (w.args.Medium != "" || hasNIC("/sys"))
 	}})
 	if err != nil {
 		say.Warn("load modules for the devices: %v", err)
@@ -278,6 +278,11 @@ func hasDisk(sys string) bool {
 		}
 	}
 	return false
+}
+
+// needsDisk says whether what was asked for has to do with disks. A medium is waited for where it is looked for.
+func (w *worker) needsDisk() bool {
+	return w.args.Medium == "" || w.args.Mode != cmdline.ModeCheck && (w.args.Mode != cmdline.ModeLive || len(w.args.Live.Persist) > 0)
 }
 
 func hasNIC(sys string) bool {
