@@ -25,6 +25,7 @@ type started struct {
 	touched   int64         // bytes of memory that the machine had ever used when it showed the prompt
 	used      int64         // bytes that it could not give to new programs when its boot was over (MemTotal less MemAvailable)
 	shared    int64         // bytes thereof that lie in file systems in memory (Shmem)
+	failed    []string      // units
 }
 
 // login is the time from the kernel's first line to the prompt.
@@ -123,16 +124,18 @@ func (s *started) ask(ctx context.Context, console *testvm.Console, m *image.Man
 		}
 		return out, err
 	}
-	state, _, err := console.Run(ctx, "systemctl is-system-running --wait") // its status is another than 0 for a degraded system
+	// Its status is another than 0 for a degraded system, of which the units tell more.
+	if _, _, err := console.Run(ctx, "systemctl is-system-running --wait"); err != nil {
+		return err
+	}
+	failed, err := run("systemctl list-units --failed --plain --no-legend --no-pager")
 	if err != nil {
 		return err
 	}
-	if state = strings.TrimSpace(state); state != "running" {
-		failed, err := run("systemctl list-units --failed --plain --no-legend --no-pager")
-		if err != nil {
-			return err
+	for line := range strings.Lines(failed) {
+		if f := strings.Fields(line); len(f) > 0 {
+			s.failed = append(s.failed, f[0])
 		}
-		return fmt.Errorf("systemd says that the system is %q and not running: %s", state, failed)
 	}
 	kernel, err := run("uname -r")
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"imgbuild/image"
 	"imgbuild/testvm"
@@ -33,6 +34,9 @@ func (t *table) print(c contender, s started) error {
 	}
 	fmt.Fprintf(t.out, "  %-20s %6.1f MiB %6.1f s %8.1f s %6.1f s %6.1f s %6d MiB %6d MiB %6d MiB\n", c.name, float64(st.Size())/(1<<20),
 		s.kernel.Seconds(), s.initramfs.Seconds(), s.system.Seconds(), s.login().Seconds(), s.touched>>20, s.used>>20, s.shared>>20)
+	if len(s.failed) > 0 {
+		fmt.Fprintf(t.out, "  %-20s it starts with failed units: %s\n", "", strings.Join(s.failed, ", "))
+	}
 	return nil
 }
 
