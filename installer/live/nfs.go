@@ -77,6 +77,7 @@ func (n NFS) reach(ctx context.Context) (string, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	dialer := net.Dialer{Timeout: nfsDial}
+	var said error // what was seen last, and not that the time was up
 	for {
 		found, err := n.Addresses(ctx, n.From.Server)
 		if err == nil && len(found) == 0 {
@@ -89,6 +90,9 @@ func (n NFS) reach(ctx context.Context) (string, error) {
 				return a, nil
 			}
 		}
+		if ctx.Err() == nil || said == nil {
+			said = err
+		}
 		select {
 		case <-tick.C:
 			continue
@@ -97,7 +101,7 @@ func (n NFS) reach(ctx context.Context) (string, error) {
 		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return "", fmt.Errorf("reach the NFS server %s: %w", n.From.Server, context.Cause(ctx))
 		}
-		return "", fmt.Errorf("reach the NFS server %s: it took no connection at port %s for %d s (%w); start it, or correct imgbuild.live.root=", n.From.Server, nfsPort, int(nfsReach.Seconds()), err)
+		return "", fmt.Errorf("reach the NFS server %s: it took no connection at port %s for %d s (%w); start it, or correct imgbuild.live.root=", n.From.Server, nfsPort, int(nfsReach.Seconds()), said)
 	}
 }
 
