@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"imgbuild/testvm"
@@ -28,7 +28,9 @@ type pxeLab struct {
 	dir     string
 	blocks  map[string]string // the document's, by the names that their first lines give
 	network *testvm.Network
-	log     *bytes.Buffer
+
+	mu  sync.Mutex // there may be two DHCP servers
+	log strings.Builder
 }
 
 // pxeBlocks are the fenced blocks of a document. A block's name is what its first comment says, or, of a Foreman template, its name.
@@ -64,7 +66,7 @@ func newPXELab(t *testing.T) *pxeLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pxeLab{t: t, dir: t.TempDir(), blocks: pxeBlocks(string(text)), log: &bytes.Buffer{}}
+	l := &pxeLab{t: t, dir: t.TempDir(), blocks: pxeBlocks(string(text))}
 	l.serve(t)
 	for name, block := range l.blocks {
 		if strings.HasPrefix(block, "# ") && strings.Contains(block, "\ncp ") {
@@ -129,7 +131,7 @@ func (l *pxeLab) serve(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	l.network, err = shared.host.NewNetwork(t.Context(), testvm.NetworkConfig{Dir: www, NoDHCP: true, Log: func(line string) { l.log.WriteString(line + "\n") }})
+	l.network, err = shared.host.NewNetwork(t.Context(), testvm.NetworkConfig{Dir: www, NoDHCP: true, Log: l.note})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +140,18 @@ func (l *pxeLab) serve(t *testing.T) {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("dnsmasq says:\n%s", l.log)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			t.Logf("dnsmasq says:\n%s", l.log.String())
 		}
 	})
+}
+
+// note keeps what a DHCP server says.
+func (l *pxeLab) note(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.log.WriteString(line + "\n")
 }
 
 // dnsmasq starts the server with one of the document's files.
