@@ -51,14 +51,28 @@ func menu(m *image.Manifest) string {
 			b.WriteString("fi\n")
 		}
 	}
-	b.WriteString(localDisk)
+	b.WriteString(localDisk(m.Arch))
 	return b.String()
 }
 
-// localDisk leaves the medium. UEFI goes on with the next of its boot entries when a loader fails. A BIOS calls the disk that it has
-// booted from the first: a stick swaps its place with the next disk then, which finds itself where it expects to be.
-const localDisk = `menuentry "Boot the local disk" {
+// localDisk leaves the medium. For UEFI it starts what lies under the removable name on the first disk that is no medium; where there is
+// nothing, the firmware goes on with the next of its boot entries, as far as GRUB tells it that it failed, which not every GRUB does.
+// A BIOS calls the disk that it has booted from the first: a stick swaps its place with the next disk then, which finds itself where
+// it expects to be.
+func localDisk(arch string) string {
+	loader, _, _ := removable(arch)
+	return `menuentry "Boot the local disk" {
   if [ "$grub_platform" = efi ]; then
+    for disk in hd0 hd1 hd2 hd3 hd4 hd5 hd6 hd7; do
+      for part in gpt1 gpt2 gpt3 gpt4 msdos1; do
+        if [ ! -f ($disk)/` + image.MediumDir + "/" + image.ManifestFile + ` -a -f ($disk,$part)/EFI/BOOT/` + loader + ` ]; then
+          set root=$disk,$part
+          if chainloader /EFI/BOOT/` + loader + `; then
+            boot
+          fi
+        fi
+      done
+    done
     exit 1
   fi
   set medium=$root
@@ -75,6 +89,7 @@ const localDisk = `menuentry "Boot the local disk" {
   set root=$medium
 }
 `
+}
 
 // finder is the grub.cfg beside the EFI GRUB, which knows the EFI system partition only: it looks for the medium.
 func finder(label string) string {
