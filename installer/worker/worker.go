@@ -280,9 +280,16 @@ func hasDisk(sys string) bool {
 	return false
 }
 
-// needsDisk says whether what was asked for has to do with disks. A medium is waited for where it is looked for.
+// needsDisk says whether what was asked for has to do with disks. A medium is waited for where it is looked for. With a server its plan
+// says whether a live start keeps something on a disk, and what the machine has is told before that.
 func (w *worker) needsDisk() bool {
-	return w.args.Medium == "" || w.args.Mode != cmdline.ModeCheck && (w.args.Mode != cmdline.ModeLive || len(w.args.Live.Persist) > 0)
+	switch a := w.args; a.Mode {
+	case cmdline.ModeCheck:
+		return false
+	case cmdline.ModeLive:
+		return a.Server != "" || len(a.Live.Persist) > 0
+	}
+	return true
 }
 
 func hasNIC(sys string) bool {

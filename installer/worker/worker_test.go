@@ -60,6 +60,29 @@ func TestOnlyDisksAndCardsThatAreHardwareCount(t *testing.T) {
 	}
 }
 
+func TestOnlyWhatHasToDoWithDisksWaitsForOne(t *testing.T) {
+	const manifest = "imgbuild.manifest=http://10.0.0.1/manifest.json"
+	for text, want := range map[string]bool{
+		manifest:                            true,
+		manifest + " imgbuild.mode=preview": true,
+		manifest + " imgbuild.mode=live":    false,
+		manifest + " imgbuild.mode=live imgbuild.live.persist=/var=LABEL": true,
+		"imgbuild.medium=WEB-1":                     true,
+		"imgbuild.medium=WEB-1 imgbuild.mode=live":  false,
+		"imgbuild.medium=WEB-1 imgbuild.mode=check": false,
+	} {
+		t.Run(text, func(t *testing.T) {
+			args, err := cmdline.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w := (&worker{args: args}); w.needsDisk() != want {
+				t.Errorf("it is %v", !want)
+			}
+		})
+	}
+}
+
 // lines keeps what is said.
 type lines []string
 
