@@ -392,3 +392,20 @@ func TestTheKernelSaysWhichCompressorsItMounts(t *testing.T) {
 		t.Errorf("a kernel that nothing is known of: %t, %v", got, err)
 	}
 }
+
+func TestToolsThatNoPackageBringsAreMissedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "usr/sbin"), 0o755), os.WriteFile(filepath.Join(dir, "usr/sbin/mkfs.xfs"), nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := tree.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	b := &build{o: Options{Profile: &profiles.Profile{Arch: "x86_64", Distro: profiles.Distro{ID: "centos", Major: 9}}}, tree: at}
+	err = b.checkTools()
+	if err == nil || !strings.Contains(err.Error(), "mkfs.ext4, mkfs.vfat") || strings.Contains(err.Error(), "mkfs.xfs") || strings.Contains(err.Error(), "grub") {
+		t.Errorf("got %v", err)
+	}
+}

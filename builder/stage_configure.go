@@ -82,6 +82,9 @@ func (b *build) configure(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	if err := b.checkTools(); err != nil {
+		return outcome{}, err
+	}
 	p := b.o.Profile
 	if err := errors.Join(
 		configure.Accounts(b.tree, p, b.date),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"imgbuild/builder/progress"
 	"imgbuild/image"
@@ -49,6 +50,20 @@ func initramfsFiles(l image.BootLoader) []initramfs.File {
 		})
 	}
 	return out
+}
+
+// checkTools reports, all at once and before the long stages, the initramfs's tools that no package brought. Loaders are chosen later.
+func (b *build) checkTools() error {
+	var missing []string
+	for _, t := range initramfsTools(b.o.Profile) {
+		if t.Name != toolGRUB && !t.FallbackToHost && b.tree.First(t.Candidates...) == "" {
+			missing = append(missing, t.Name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("check the initramfs's tools: the packages bring no %s, which the installer runs; add the packages that have them, or take them out of packages.exclude", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 // chooseTools leaves the tool of a BIOS boot loader out that the image does not have, where the other will do.

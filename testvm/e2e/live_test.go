@@ -151,13 +151,24 @@ func TestARackRunsFromMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("only in make e2e")
 	}
-	r := newRack(t, "live-rack", "transport: relay\nrates:\n  global: 6MB\n")
+	for _, c := range []struct {
+		transport string
+		firmware  testvm.Firmware
+	}{{"relay", testvm.BIOS}, {"relay", testvm.UEFI}, {"torrent", testvm.BIOS}} {
+		name := fmt.Sprintf("%s-%s", c.transport, c.firmware)
+		t.Run(name, func(t *testing.T) { // one after the other, as every pair of machines
+			rackRunsFromMemory(t, "live-"+name, c.transport, c.firmware)
+		})
+	}
+}
+
+func rackRunsFromMemory(t *testing.T, name, transport string, firmware testvm.Firmware) {
+	r := newRack(t, name, "transport: "+transport+"\nrates:\n  global: 3MB\n")
 	var machines []*testvm.Machine
 	var sns []string
 	for i := range 2 {
-		name := fmt.Sprintf("node%d", i+1)
-		sn := "SN-LIVE-" + strings.ToUpper(name)
-		r.know(sn, fmt.Sprintf("  hostname: %s.example.org\n  rack: r1\n  metadata: {role: compute%d}\n", name, i+1))
+		sn := fmt.Sprintf("SN-%s-%d", strings.ToUpper(name), i+1)
+		r.know(sn, fmt.Sprintf("  hostname: node%d.example.org\n  rack: r1\n  metadata: {role: compute%d}\n", i+1, i+1))
 		sns = append(sns, sn)
 	}
 	r.ctl(append([]string{"live", "--image", shared.manifest.Name, "--size", "400MiB"}, sns...)...)
@@ -166,8 +177,8 @@ func TestARackRunsFromMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, sn := range sns {
-		s := scenario(t, fmt.Sprintf("live-node%d", i+1), emptyDisk(t, fmt.Sprintf("E2ENODE%d", i+1), 1<<30))
-		s.MemoryMiB, s.SMBIOS = 1536, testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
+		s := scenario(t, fmt.Sprintf("%s-%d", name, i+1), emptyDisk(t, fmt.Sprintf("E2ENODE%d", i+1), 1<<30))
+		s.Firmware, s.SMBIOS = firmware, testvm.SMBIOS{Manufacturer: "imgbuild", Product: "testvm", Serial: sn}
 		machines = append(machines, r.machine(s, "live"))
 	}
 	for i, m := range machines {
