@@ -231,7 +231,7 @@ func (w *worker) loadModules(ctx context.Context) <-chan struct{} {
 	start := time.Now()
 	adapters := &adapters{sys: "/sys", quiet: 4 * time.Second, now: time.Now}
 	r, err := modules.Coldplug(ctx, "/sys", hw.Settled{Expected: func() bool {
-		return adapters.scanned() && (!w.needsDisk() || hasDisk("/sys")) && (w.args.Medium != "" || hasNIC("/sys"))
+		return adapters.scanned() && (!w.needsDisk("/sys") || hasDisk("/sys")) && (w.args.Medium != "" || hasNIC("/sys"))
 	}})
 	if err != nil {
 		say.Warn("load modules for the devices: %v", err)
@@ -280,16 +280,29 @@ func hasDisk(sys string) bool {
 	return false
 }
 
-// needsDisk says whether what was asked for has to do with disks. A medium is waited for where it is looked for. With a server its plan
-// says whether a live start keeps something on a disk, and what the machine has is told before that.
-func (w *worker) needsDisk() bool {
+// needsDisk says whether a disk is to be waited for, where none is there yet. A medium is waited for where it is looked for. With a
+// server its plan says whether a live start keeps something on a disk; a machine that can have no disk then waits for none.
+func (w *worker) needsDisk(sys string) bool {
 	switch a := w.args; a.Mode {
 	case cmdline.ModeCheck:
 		return false
 	case cmdline.ModeLive:
-		return a.Server != "" || len(a.Live.Persist) > 0
+		return len(a.Live.Persist) > 0 || a.Server != "" && hasStorage(sys)
 	}
 	return true
+}
+
+// hasStorage says whether the machine has a PCI device for storage whose disks may be a while in coming: any but those for SATA and
+// IDE, whose ports adapters watches whether or not there is a disk at one (PCI Code and ID Assignment Specification, class 01h).
+func hasStorage(sys string) bool {
+	classes, _ := filepath.Glob(filepath.Join(sys, "bus/pci/devices/*/class"))
+	for _, name := range classes {
+		class, _ := os.ReadFile(name) // "0x010802"
+		if c := string(class); strings.HasPrefix(c, "0x01") && !strings.HasPrefix(c, "0x0101") && !strings.HasPrefix(c, "0x0106") {
+			return true
+		}
+	}
+	return false
 }
 
 func hasNIC(sys string) bool {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,10 +77,26 @@ func TestOnlyWhatHasToDoWithDisksWaitsForOne(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if w := (&worker{args: args}); w.needsDisk() != want {
+			if w := (&worker{args: args}); w.needsDisk(t.TempDir()) != want {
 				t.Errorf("it is %v", !want)
 			}
 		})
+	}
+}
+
+func TestALiveStartWithAServerWaitsForADiskWhereThereCanBeOne(t *testing.T) {
+	w := &worker{args: cmdline.Args{Mode: cmdline.ModeLive, Server: "http://10.0.0.1:8080"}}
+	for classes, want := range map[string]bool{"0x020000": false, "0x020000 0x010601": false, "0x010180": false, "0x010802": true, "0x020000 0x010400": true, "0x010700": true} {
+		sys := t.TempDir()
+		for i, class := range strings.Fields(classes) {
+			dir := filepath.Join(sys, fmt.Sprintf("bus/pci/devices/0000:00:%02d.0", i))
+			if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "class"), []byte(class+"\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.needsDisk(sys); got != want {
+			t.Errorf("with PCI devices of class %s: %v", classes, got)
+		}
 	}
 }
 
