@@ -253,7 +253,6 @@ func TestAPXEServerThatIsThereBootsTheImage(t *testing.T) {
 		{"grub-secureboot", testvm.SecureBoot, "/etc/dnsmasq.d/pxe.conf", false, []string{"/srv/tftp/grub/grub.cfg", grub}, "BOOT_IMAGE=/images/demo/1/vmlinuz"},
 		{"ipxe", testvm.BIOS, "/etc/dnsmasq.d/ipxe.conf", false, []string{"/srv/www/ipxe/boot.ipxe", "/srv/www/ipxe/52-54-00-12-34-56.ipxe"}, "BOOTIF=01-"},
 		{"proxy-pxelinux", testvm.BIOS, "/etc/dnsmasq.d/proxy.conf", true, []string{"/srv/tftp/pxelinux.cfg/default", machine + ": from memory"}, "BOOTIF=01-"},
-		{"proxy-grub", testvm.UEFI, "/etc/dnsmasq.d/proxy.conf", true, []string{"/srv/tftp/grub/grub.cfg", grub}, "BOOT_IMAGE=/images/demo/1/vmlinuz"},
 		{"cobbler", testvm.BIOS, "/etc/dnsmasq.d/pxe.conf", false, []string{machine + ": Cobbler's"}, "inst.ks=http://"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
