@@ -22,54 +22,38 @@ func AnswerTools() []string { return []string{"xorriso"} }
 // WithAnswers writes a copy of a medium to out that also has an answer file, in place of one that is there already. It returns the
 // manifest of the medium's release, whose signature it does not check. Nobody but the file's owner can read the copy, as answers may have a password's hash. out is
 // there whole or not at all, and the same medium and answers give the same bytes; work is a directory for what is made on the way.
-func WithAnswers(ctx context.Context, run *tool.Runner, work, medium, out string, answers []byte) (_ *image.Manifest, err error) {
-	fail := func(err error) (*image.Manifest, error) {
+func WithAnswers(ctx context.Context, run *tool.Runner, work, medium, out string, answers []byte) (manifest *image.Manifest, err error) {
+	if err := differ(medium, out); err != nil {
 		return nil, fmt.Errorf("write %s: %w", filepath.Base(out), err)
 	}
-	if err := differ(medium, out); err != nil {
-		return fail(err)
-	}
-	if work, err = os.MkdirTemp(work, "iso-"); err != nil {
-		return fail(err)
-	}
-	part := out + ".part"
-	defer func() {
-		if err != nil {
-			if e := os.Remove(part); !errors.Is(e, fs.ErrNotExist) {
-				err = errors.Join(err, e)
-			}
+	err = whole(work, out, func(work, part string) error {
+		if manifest, err = manifestOf(ctx, run, work, medium); err != nil {
+			return err
 		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	manifest, err := manifestOf(ctx, run, work, medium)
+		source := filepath.Join(work, image.AnswersFile)
+		created := time.Unix(manifest.Created, 0)
+		if err := errors.Join(os.WriteFile(source, answers, 0o600), os.Chtimes(source, created, created)); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // xorriso writes into what is there, with its mode
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		target := "/" + path.Join(image.MediumDir, image.AnswersFile)
+		if err := run.Run(ctx, tool.Command{
+			Argv: []string{"xorriso", "-abort_on", "FAILURE", "-indev", medium, "-outdev", part, "-boot_image", "any", "replay", "-map", source, target,
+				"-chown", "0", target, "--", "-chgrp", "0", target, "--", "-chmod", "0400", target, "--"},
+			Env: []string{"TZ=UTC0", "SOURCE_DATE_EPOCH=" + strconv.FormatInt(manifest.Created, 10)},
+		}); err != nil {
+			return err
+		}
+		return cutPadding(part)
+	})
 	if err != nil {
-		return fail(err)
-	}
-	source := filepath.Join(work, image.AnswersFile)
-	created := time.Unix(manifest.Created, 0)
-	if err := errors.Join(os.WriteFile(source, answers, 0o600), os.Chtimes(source, created, created)); err != nil {
-		return fail(err)
-	}
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // xorriso writes into what is there, with its mode
-	if err != nil {
-		return fail(err)
-	}
-	if err := f.Close(); err != nil {
-		return fail(err)
-	}
-	target := "/" + path.Join(image.MediumDir, image.AnswersFile)
-	if err := run.Run(ctx, tool.Command{
-		Argv: []string{"xorriso", "-abort_on", "FAILURE", "-indev", medium, "-outdev", part, "-boot_image", "any", "replay", "-map", source, target,
-			"-chown", "0", target, "--", "-chgrp", "0", target, "--", "-chmod", "0400", target, "--"},
-		Env: []string{"TZ=UTC0", "SOURCE_DATE_EPOCH=" + strconv.FormatInt(manifest.Created, 10)},
-	}); err != nil {
-		return fail(err)
-	}
-	if err := cutPadding(part); err != nil {
-		return fail(err)
-	}
-	if err := os.Rename(part, out); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return manifest, nil
 }

@@ -82,38 +82,40 @@ func CoreArgs(moduleDir, out string) []string {
 
 // Write writes the medium to out, which is there whole or not at all; work is a directory for what is made on the way. step, if
 // not nil, is told how many of a hundred parts are written.
-func (m Medium) Write(ctx context.Context, run *tool.Runner, work, out string, step func(percent int)) (err error) {
+func (m Medium) Write(ctx context.Context, run *tool.Runner, work, out string, step func(percent int)) error {
+	return whole(work, out, func(work, part string) error {
+		if err := m.check(); err != nil {
+			return err
+		}
+		if err := m.prepare(ctx, run, work); err != nil {
+			return err
+		}
+		c := tool.Command{Argv: m.argv(work, part), Env: m.env(), Dir: m.Dir}
+		if step != nil {
+			c.Line = progress(step)
+		}
+		return run.Run(ctx, c)
+	})
+}
+
+// whole has a file written to another name first, so that out is there whole or not at all. write gets that name and a directory of
+// its own below work.
+func whole(work, out string, write func(work, part string) error) (err error) {
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", filepath.Base(out), err) }
-	if err := m.check(); err != nil {
-		return fail(err)
-	}
-	work, err = os.MkdirTemp(work, "iso-")
-	if err != nil {
+	if work, err = os.MkdirTemp(work, "iso-"); err != nil {
 		return fail(err)
 	}
 	part := out + ".part"
-	defer func() {
-		if err != nil {
-			if e := os.Remove(part); !errors.Is(e, fs.ErrNotExist) {
-				err = errors.Join(err, e)
-			}
+	if err = write(work, part); err == nil {
+		err = os.Rename(part, out)
+	}
+	if err != nil {
+		err = fail(err)
+		if e := os.Remove(part); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
 		}
-		err = errors.Join(err, os.RemoveAll(work))
-	}()
-	if err := m.prepare(ctx, run, work); err != nil {
-		return fail(err)
 	}
-	c := tool.Command{Argv: m.argv(work, part), Env: m.env(), Dir: m.Dir}
-	if step != nil {
-		c.Line = progress(step)
-	}
-	if err := run.Run(ctx, c); err != nil {
-		return fail(err)
-	}
-	if err := os.Rename(part, out); err != nil {
-		return fail(err)
-	}
-	return nil
+	return errors.Join(err, os.RemoveAll(work))
 }
 
 // check finds what no medium can be made of.
