@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -256,5 +257,36 @@ func TestALiveSystemIsInstalledFromItself(t *testing.T) {
 	}
 	if f.Hostname != "from-itself.example.org" {
 		t.Errorf("its host name is %q", f.Hostname)
+	}
+}
+
+// What a machine writes to a directory that it keeps is there at its next start, and the rest is as in the image.
+func TestADirectoryIsKeptFromOneLiveStartToTheNext(t *testing.T) {
+	if testing.Short() {
+		t.Skip("only in make e2e")
+	}
+	disk := emptyDisk(t, "E2EKEEP", 1<<30)
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-L", "NODEVAR", disk.Path).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+	s := scenario(t, "live-keep", disk)
+	s.Via, s.MemoryMiB, s.Args = testvm.BootKernel, 1536, []string{"live.persist=/var=NODEVAR"}
+	var said []string
+	s.Ask = func(ctx context.Context, c *testvm.Console) error {
+		out, err := inLive(ctx, c, "cat /var/lib/kept /root/lost; findmnt -no FSTYPE /var; test -d /var/lib/rpm && echo 'the image is below'; systemctl is-system-running --wait",
+			"echo 'of the first start' > /var/lib/kept; touch /root/lost; journalctl --list-boots | wc -l")
+		said = append(said, out)
+		return err
+	}
+	for range 2 {
+		if _, err := shared.host.RunLive(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the first start:\n%s\nthe second:\n%s", said[0], said[1])
+	for i, want := range []string{"cat: /var/lib/kept: No such file", "of the first start"} {
+		if !strings.Contains(said[i], want) || !strings.Contains(said[i], "cat: /root/lost: No such file") || !strings.Contains(said[i], "the image is below") || !strings.Contains(said[i], "running\n") {
+			t.Errorf("start %d did not say %q, and what belongs to it", i+1, want)
+		}
 	}
 }
